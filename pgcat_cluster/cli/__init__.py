@@ -1,0 +1,5 @@
+"""Commands a person types."""
+
+
+def main() -> None:
+    raise SystemExit("not built yet")

@@ -1,0 +1,1 @@
+"""Opinions about servers: detector, lag, trust in oneself."""

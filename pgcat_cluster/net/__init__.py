@@ -1,0 +1,1 @@
+"""Listener, TLS contexts, tasks, clock, and the driver that performs a session's effects."""

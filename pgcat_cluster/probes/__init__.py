@@ -1,0 +1,1 @@
+"""Asks each server how it is; produces samples."""

@@ -1,0 +1,1 @@
+"""One client's conversation: login, parameters, pins; and the other side: logging in to a server."""

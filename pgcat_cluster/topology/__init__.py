@@ -1,0 +1,1 @@
+"""What exists: settings schema and validation, model, diff, the View that routing reads."""
