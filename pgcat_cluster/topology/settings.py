@@ -1,0 +1,355 @@
+"""What may stand in each document: the schema of fleet, clusters, pools, users and the node's own settings.
+
+A file holds all documents as tables (`[pools.app]`); the same documents live under etcd keys of the same names
+(`config/pools/app`). Field names are those of the documents, with the unit added where a text with a unit becomes a
+number: `ttl = "6s"` is `ttl_s: float`. What two fields must be to each other stands in `rules`.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal
+
+from msgspec import Meta, Struct, field
+
+from pgcat_cluster.topology.secrets import REFERENCE, VERIFIER
+from pgcat_cluster.topology.units import ADDRESS, ADDRESS_OR_OFF, DURATION, SIZE, Notation
+
+_YEAR_S = 365 * 86400.0
+_GIBIBYTE = 1 << 30
+
+
+def _text(notation: Notation) -> Meta:
+    return Meta(
+        extra={"notation": notation}, extra_json_schema={"type": "string", "pattern": notation.pattern}
+    )
+
+
+NAME = "^[a-z0-9][a-z0-9-]{0,62}$"
+Name = Annotated[
+    str,
+    Meta(
+        pattern=NAME,
+        extra={
+            "allowed": "1 to 63 of a-z, 0-9 and -, not beginning with - (what PostgreSQL calls it stands inside)"
+        },
+    ),
+]
+ClusterName = Annotated[str, Meta(extra={"refers": "clusters"})]
+UserLabel = Annotated[str, Meta(extra={"refers": "users"})]
+
+Duration = Annotated[float, Meta(ge=0, le=_YEAR_S), _text(DURATION)]  # "0" is off, or at once
+Span = Annotated[float, Meta(ge=0.001, le=_YEAR_S), _text(DURATION)]  # never off
+LeaseSpan = Annotated[float, Meta(ge=5, le=30), _text(DURATION)]
+Size = Annotated[int, Meta(ge=0), _text(SIZE)]
+FrameSize = Annotated[int, Meta(ge=1 << 10, le=_GIBIBYTE), _text(SIZE)]  # PostgreSQL's own limit is 1 GiB
+ListenAddress = Annotated[str, _text(ADDRESS)]
+OptionalAddress = Annotated[str, _text(ADDRESS_OR_OFF)]
+Reference = Annotated[str, _text(REFERENCE)]
+Verifier = Annotated[str, _text(VERIFIER)]
+Host = Annotated[str, Meta(pattern=r"^\S+$", extra={"allowed": "a host name or an address, without port"})]
+Text = Annotated[str, Meta(min_length=1, extra={"allowed": "a text that is not empty"})]
+# PostgreSQL cuts names at 63 bytes; a longer one here could never be met.
+SqlName = Annotated[str, Meta(min_length=1, max_length=63, extra={"allowed": "a name of 1 to 63 characters"})]
+Port = Annotated[int, Meta(ge=1, le=65535)]
+Count = Annotated[int, Meta(ge=0)]
+Positive = Annotated[int, Meta(ge=1)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+
+TlsMode = Literal["disable", "prefer", "require", "verify-ca", "verify-full"]
+PoolMode = Literal["transaction", "session"]
+Reads = Literal["replicas", "primary"]
+ReadsOnPrimary = Literal["never", "when_no_replica", "always"]
+Balancing = Literal["random", "least_connections"]
+ErrorCompat = Literal["", "pgcat"]
+AuthMethod = Literal["scram-sha-256", "md5", "trust"]
+OnAllBad = Literal["primary", "any", "fail"]
+
+_CLEAR_PASSWORD = (
+    'a clear password does not belong in a document; put it in a file and write secret = "file:NAME", '
+    'or in the environment and write secret = "env:NAME"'
+)
+_CLEAR_USER_PASSWORD = _CLEAR_PASSWORD + ', or give only its verifier = "SCRAM-SHA-256$…"'
+_NEEDS_ETCD = "needs etcd and comes with the fleet"
+
+
+class Document(
+    Struct,
+    frozen=True,
+    forbid_unknown_fields=True,
+    kw_only=True,
+    rename=lambda name: name.removesuffix("_s"),
+):
+    """A table of a document; `refused` names keys that get an answer of their own instead of "unknown key"."""
+
+    refused: ClassVar[Mapping[str, str]] = {}
+
+
+class Credentials(Document, kw_only=True):
+    """How we log in to a server for our own purposes."""
+
+    user: SqlName
+    secret: Reference | None = None
+
+    refused: ClassVar[Mapping[str, str]] = {"password": _CLEAR_PASSWORD}
+
+
+# ---- [node]: this process alone; never in etcd
+
+
+class Log(Document, kw_only=True):
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["text", "json"] = "text"
+
+
+class ClientTls(Document, kw_only=True):
+    """TLS towards clients. `mode` unset: `prefer` with a certificate, else `disable`; verify-* demands theirs."""
+
+    mode: TlsMode | None = None
+    cert: Text | None = None
+    key: Text | None = None
+    client_ca: Text | None = None
+
+
+class Tcp(Document, kw_only=True):
+    """Keepalive of every connection, both sides; `user_timeout` works on Linux only."""
+
+    keepalive_idle_s: Duration = 5.0
+    keepalive_interval_s: Span = 5.0
+    keepalive_count: Positive = 5
+    user_timeout_s: Duration = 10.0
+
+
+class Node(Document, kw_only=True):
+    """Settings of one process. Relative paths begin at the file's directory. `name` unset: the host's name."""
+
+    v: Literal[1] = 1
+    name: Name | None = None
+    listen: list[ListenAddress] = field(default_factory=lambda: ["127.0.0.1:6432"])
+    http: OptionalAddress = "127.0.0.1:9930"
+    reuse_port: bool = False
+    max_clients: Positive = 10000
+    login_timeout_s: Span = 15.0
+    shutdown_timeout_s: Duration = 60.0
+    secrets_dir: Text = "."
+    statement_bytes_max: FrameSize = 1 << 20
+    frame_bytes_max: FrameSize = 64 << 20
+    log: Log = Log()
+    admin_users: list[SqlName] = []
+    stats_users: list[SqlName] = []
+    tls: ClientTls = ClientTls()
+    tcp: Tcp = Tcp()
+
+
+# ---- [fleet]
+
+
+class Limits(Document, kw_only=True):
+    writes_per_second: Positive = 5
+    burst: Positive = 20
+
+
+class Hold(Document, kw_only=True):
+    max_s: Duration = 45.0
+    clients: Count = 5000
+    bytes: Size = 64 << 20
+    prehold_max_s: Duration = 5.0
+    drain_s: Duration = 5.0
+
+
+class Activation(Document, kw_only=True):
+    policy: Literal["majority", "unanimous", "immediate"] = "majority"
+    timeout_s: Span = 5.0
+    settle_s: Duration = 0.02
+    canary_nodes: Count = 0
+    canary_time_s: Span = 30.0
+
+
+class Health(Document, kw_only=True):
+    """When a server counts as ill; `self_suspect` is the share of ill servers at which a node doubts itself."""
+
+    interval_s: Span = 1.0
+    fall: Positive = 2
+    rise: Positive = 3
+    timeout_min_s: Span = 0.25
+    timeout_max_s: Span = 2.0
+    local_eject_max: Share = 0.5
+    self_suspect: Share = 0.5
+
+
+class Bans(Document, kw_only=True):
+    min_s: Span = 5.0
+    max_s: Span = 300.0
+    strike_decay_s: Span = 600.0
+    ramp_s: Duration = 10.0
+
+
+class Fleet(Document, kw_only=True):
+    """What all nodes share. Only `health` matters to a node that runs alone."""
+
+    v: Literal[1] = 1
+    ttl_s: LeaseSpan = 6.0
+    long_ttl_s: Span = 60.0
+    jury: Positive = 9
+    nodes_max: Positive = 64
+    limits: Limits = Limits()
+    hold: Hold = Hold()
+    activation: Activation = Activation()
+    allow_delete: list[Text] = []
+    health: Health = Health()
+    bans: Bans = Bans()
+
+
+# ---- [clusters.X]
+
+
+class Budget(Document, kw_only=True):
+    connections: Positive
+    floor: Count = 2
+    overhang: Literal["close", "finish"] = "close"
+
+
+class Server(Document, kw_only=True):
+    """One PostgreSQL at one address. `weight` is its part of balanced reads; 0 takes none."""
+
+    host: Host
+    port: Port = 5432
+    zone: str = ""
+    weight: Annotated[int, Meta(ge=0, le=1000)] = 100
+    tags: dict[str, str] = {}
+    budget: Budget | None = None
+
+
+class Probe(Credentials, kw_only=True):
+    """The login of probes; `pg_monitor` suffices."""
+
+    database: SqlName = "postgres"
+
+
+class Leadership(Document, kw_only=True):
+    """Who says which server is primary."""
+
+    source: Annotated[
+        Literal["static", "observe"],
+        Meta(extra={"refused": dict.fromkeys(("patroni", "patroni-rest", "hook", "fleet"), _NEEDS_ETCD)}),
+    ]
+    primary: str | None = None
+
+    refused: ClassVar[Mapping[str, str]] = dict.fromkeys(
+        (
+            *("namespace", "scope", "urls", "promote", "level", "fence", "required", "max_lag", "ack_wait"),
+            *("status", "timeout"),
+        ),
+        "belongs to a source that " + _NEEDS_ETCD,
+    )
+
+
+class Read(Document, kw_only=True):
+    """Which replicas may be read, and what happens to reads when none may."""
+
+    max_lag_s: Duration = 10.0
+    min_serving: Count = 1
+    on_all_bad: OnAllBad = "primary"
+
+
+class ServerTls(Document, kw_only=True):
+    """TLS towards servers, for traffic, probes and cancel requests alike."""
+
+    mode: TlsMode = "prefer"
+    ca: Text | None = None
+    cert: Text | None = None
+    key: Text | None = None
+
+
+class Cluster(Document, kw_only=True):
+    """One primary and its replicas. `min_healthy` unset: half of the servers, rounded up."""
+
+    v: Literal[1] = 1
+    servers: Annotated[dict[Name, Server], Meta(min_length=1)]
+    min_healthy: Positive | None = None
+    probe: Probe | None = None
+    admin: Credentials | None = None
+    leadership: Leadership = Leadership(source="observe")
+    read: Read = Read()
+    tls: ServerTls = ServerTls()
+    connect_timeout_s: Span = 5.0
+
+
+# ---- [pools.X]
+
+
+class PoolOptions(Document, kw_only=True):
+    """What may be said for a pool and again for one of its users; unset means: as the pool, then the default.
+
+    The defaults stand in `model.PoolSettings`. "0" switches a limit off.
+    """
+
+    mode: PoolMode | None = None
+    size: Positive | None = None
+    min_size: Count | None = None
+    max_clients: Count | None = None
+    checkout_timeout_s: Span | None = None
+    idle_timeout_s: Duration | None = None
+    lifetime_s: Duration | None = None
+    idle_transaction_timeout_s: Duration | None = None
+    query_timeout_s: Duration | None = None
+    idle_session_timeout_s: Duration | None = None
+    transaction_timeout_s: Duration | None = None
+    reads: Reads | None = None
+    reads_on_primary: ReadsOnPrimary | None = None
+    balancing: Balancing | None = None
+    writing_functions: list[Text] | None = None
+    prepared_statements_max: Count | None = None
+    parameters: dict[str, str] | None = None
+    error_compat: ErrorCompat | None = None
+    require_tls: bool | None = None
+
+
+class PoolUser(PoolOptions, kw_only=True):
+    """One user of a pool."""
+
+
+class Pool(PoolOptions, kw_only=True):
+    """A database that clients may name, and who may. `database` unset: the label; `server_database`: the same."""
+
+    v: Literal[1] = 1
+    database: SqlName | None = None
+    server_database: SqlName | None = None
+    cluster: ClusterName = "main"
+    users: Annotated[dict[UserLabel, PoolUser], Meta(min_length=1)]
+
+    refused: ClassVar[Mapping[str, str]] = {"shards": "comes with sharding; an unsharded pool says cluster"}
+
+
+# ---- [users.X]
+
+
+class User(Document, kw_only=True):
+    """Who a client may be, and as whom we go to the server for it.
+
+    `user` unset: the label. The clear password behind `secret` serves both sides; `verifier` serves clients alone;
+    `server_user` and `server_secret` serve servers alone.
+    """
+
+    v: Literal[1] = 1
+    user: SqlName | None = None
+    auth: AuthMethod = "scram-sha-256"
+    verifier: Verifier | None = None
+    secret: Reference | None = None
+    server_user: SqlName | None = None
+    server_secret: Reference | None = None
+
+    refused: ClassVar[Mapping[str, str]] = {
+        "password": _CLEAR_USER_PASSWORD,
+        "server_password": _CLEAR_PASSWORD.replace("secret =", "server_secret ="),
+    }
+
+
+class Settings(Document, kw_only=True):
+    """All documents of one file."""
+
+    node: Node = Node()
+    fleet: Fleet = Fleet()
+    clusters: dict[Name, Cluster] = {}
+    pools: dict[Name, Pool] = {}
+    users: dict[Name, User] = {}
+
+    refused: ClassVar[Mapping[str, str]] = {"shardmaps": "comes with sharding"}
