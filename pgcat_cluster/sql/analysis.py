@@ -1,0 +1,28 @@
+"""Says what a statement string is and does: whether it only reads, and what it leaves behind."""
+
+from __future__ import annotations
+
+from . import fallback, grammar, walk
+from .findings import NOT_PARSED, NOT_READ, Findings, unknown
+from .statement import Analysis, Effect, TransactionVerb
+
+__all__ = ["Analysis", "Effect", "TransactionVerb", "analyze"]
+
+
+def analyze(text: str, writing_functions: frozenset[str] = frozenset()) -> Analysis:
+    """Judges a statement string: the rendered text of a shape, or a client's own text.
+
+    `writing_functions` are lower-case names, plain or with their schema, that the pool's settings add to the
+    built-in ones. What can not be understood is unknown (`parses` is False) and no error.
+    """
+    if not grammar.fits(text):
+        return unknown(NOT_READ)
+    if not grammar.AVAILABLE:
+        return fallback.analyze(text, writing_functions)
+    statements = grammar.parse(text)
+    if statements is None:
+        return unknown(NOT_PARSED)
+    findings = Findings(writing_functions=writing_functions)
+    for statement in statements:
+        walk.judge(statement, findings)
+    return findings.conclude(len(statements))
