@@ -1,1 +1,1 @@
-"""A real local stack from installable binaries: a primary, replicas, nodes; used by the command, tests and benches."""
+"""A real local stack from installable binaries: a primary, replicas, nodes. Used by `demo` and by tests."""

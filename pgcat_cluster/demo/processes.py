@@ -1,0 +1,215 @@
+"""Child processes that can not outlive us: spawned, watched, signalled, stopped."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import signal as signals
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from pgcat_cluster.demo import guard
+
+_POLL_S = 0.02
+_DEFERRED = (signals.SIGINT, signals.SIGTERM)
+
+
+class DemoFault(Exception):
+    """Something a person can read in one line, and, where there is one, the remedy."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """A system user that children run as."""
+
+    name: str
+    uid: int
+    gid: int
+
+    def can_reach(self, path: Path) -> bool:
+        """Whether this user may walk to the path and enter or execute it (ownership and permission bits)."""
+        path = path.resolve()
+        return all(self._has_search_bit(step) for step in (*path.parents, path))
+
+    def _has_search_bit(self, path: Path) -> bool:
+        try:
+            status = path.stat()
+        except OSError:
+            return False
+        if self.uid in (0, status.st_uid):
+            return bool(status.st_mode & 0o100)
+        return bool(status.st_mode & (0o010 if status.st_gid == self.gid else 0o001))
+
+
+def server_account() -> Account:
+    """Who PostgreSQL runs as: ourselves, but never root, which it refuses."""
+    if os.geteuid() != 0:
+        ourselves = pwd.getpwuid(os.geteuid())
+        return Account(name=ourselves.pw_name, uid=os.geteuid(), gid=os.getegid())
+    for name in ("postgres", "nobody"):
+        # The user must be in the user database: initdb looks it up.
+        with contextlib.suppress(KeyError):
+            entry = pwd.getpwnam(name)
+            return Account(name=name, uid=entry.pw_uid, gid=entry.pw_gid)
+    raise DemoFault(
+        "PostgreSQL does not run as root, and there is no user postgres or nobody; run this as a plain user"
+    )
+
+
+def wait_until(condition: Callable[[], bool], *, within_s: float, what: str) -> None:
+    """Return as soon as the condition holds; DemoFault says what did not happen in time."""
+    deadline = time.monotonic() + within_s
+    while not condition():
+        if time.monotonic() > deadline:
+            raise DemoFault(f"{what}: not within {within_s:g} s")
+        time.sleep(_POLL_S)
+
+
+class Child:
+    """One process we started. It is known to the guard from its first moment until it has ended."""
+
+    def __init__(self, household: Household, process: subprocess.Popen[bytes], log: Path) -> None:
+        self._household = household
+        self._process = process
+        self.log = log
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def is_running(self) -> bool:
+        """Whether it lives; forgets it at the guard once it does not."""
+        if self._process.poll() is None:
+            return True
+        self._household.forget(self)
+        return False
+
+    @property
+    def returncode(self) -> int | None:
+        return self._process.poll()
+
+    def signal(self, number: signals.Signals) -> None:
+        """Send a signal to the process alone."""
+        self._process.send_signal(number)
+
+    def signal_family(self, number: signals.Signals) -> None:
+        """Send a signal to the process and its children."""
+        if self.is_running():
+            guard.tell(guard.family(self.pid), number)
+
+    def wait(self, within_s: float) -> int:
+        """Its exit code, once it has ended; kills it and raises DemoFault when it does not end in time."""
+        try:
+            code = self._process.wait(within_s)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise DemoFault(f"a child process did not end within {within_s:g} s (log: {self.log})") from None
+        self._household.forget(self)
+        return code
+
+    def stop(self, number: signals.Signals, *, within_s: float) -> None:
+        """Ask it to end, wake it if it is frozen, and use force when it does not obey in time."""
+        if not self.is_running():
+            return
+        self.signal(number)
+        self.signal_family(signals.SIGCONT)
+        with contextlib.suppress(DemoFault):
+            self.wait(within_s)
+
+    def kill(self) -> None:
+        """End it and its children at once."""
+        self.signal_family(signals.SIGKILL)
+        self._process.wait()
+        self._household.forget(self)
+
+    def last_words(self) -> str:
+        """The last line of its log that says what went wrong."""
+        lines = [line.strip() for line in self.log.read_text(errors="replace").splitlines() if line.strip()]
+        telling = [line for line in lines if any(word in line.lower() for word in ("fatal", "error"))]
+        return (telling or lines or ["it said nothing"])[-1]
+
+
+class Household:
+    """The folder of a stack and all processes in it; owns the guard that ends them should we die.
+
+    Holds always: a running child is known to the guard. A signal that raises in our main thread can not come between
+    starting a child and telling the guard.
+    """
+
+    def __init__(self, folder: Path, *, keep: bool) -> None:
+        self.folder = folder
+        self._children: list[Child] = []
+        # A pipe's write end is never inherited by children, so the guard sees its end when we are gone, however we went.
+        self._guard = subprocess.Popen(
+            [sys.executable, "-I", "-S", guard.__file__, str(folder), "keep" if keep else "remove"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+            cwd="/",
+        )
+
+    def spawn(
+        self,
+        command: Sequence[str | Path],
+        *,
+        log: Path,
+        account: Account | None = None,
+        environment: Mapping[str, str] | None = None,
+        stdin: IO[bytes] | None = None,
+    ) -> Child:
+        """Start a child in a session of its own (a Ctrl-C on our terminal is ours to pass on), its output in the log."""
+        dropped = account is not None and account.uid != os.geteuid()
+        before = signals.pthread_sigmask(signals.SIG_BLOCK, _DEFERRED)
+        try:
+            with log.open("ab") as output:
+                process = subprocess.Popen(
+                    [str(word) for word in command],
+                    stdin=stdin or subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    env=None if environment is None else dict(environment),
+                    cwd=self.folder,
+                    start_new_session=True,
+                    user=account.uid if account and dropped else None,
+                    group=account.gid if account and dropped else None,
+                    extra_groups=[] if dropped else None,
+                    preexec_fn=_unblock_signals,
+                )
+            child = Child(self, process, log)
+            self._children.append(child)
+            self._tell_guard(f"+{process.pid}")
+        finally:
+            signals.pthread_sigmask(signals.SIG_SETMASK, before)
+        return child
+
+    def forget(self, child: Child) -> None:
+        """The child has ended; its pid may soon belong to somebody else."""
+        if child in self._children:
+            self._children.remove(child)
+            self._tell_guard(f"-{child.pid}")
+
+    def close(self) -> None:
+        """End whatever still runs and remove the folder, unless it is to be kept."""
+        for child in tuple(self._children):
+            child.stop(signals.SIGQUIT, within_s=guard.PATIENCE_S)
+        assert self._guard.stdin is not None
+        self._guard.stdin.close()
+        self._guard.wait()
+
+    def _tell_guard(self, line: str) -> None:
+        assert self._guard.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._guard.stdin.write(line.encode() + b"\n")
+            self._guard.stdin.flush()
+
+
+def _unblock_signals() -> None:
+    # The mask is inherited across exec, and a PostgreSQL that ignores SIGTERM can not be stopped.
+    signals.pthread_sigmask(signals.SIG_UNBLOCK, _DEFERRED)

@@ -1,0 +1,178 @@
+"""A whole local stack: one primary, its streaming replicas, and the nodes in front of them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+
+from pgcat_cluster.demo.binaries import Binaries, find_binaries
+from pgcat_cluster.demo.node import Node
+from pgcat_cluster.demo.postgres import Postgres
+from pgcat_cluster.demo.processes import DemoFault, Household, server_account, wait_until
+
+# PostgreSQL users of every stack; `admin` exists in the nodes alone.
+USERS = ("test", "postgres", "replicator", "pgcat_probe", "admin")
+_SOCKET_PATH_BYTES_MAX = 80
+
+
+def _ignore(_step: str) -> None:
+    """The progress report of those who do not look."""
+
+
+class Stack:
+    """A primary and replicas with nodes in front, as a context manager that leaves nothing behind.
+
+    Without a folder of the caller's the data lies in a temporary one and goes with the stack. With one it stays; a later
+    stack in the same folder takes the primary up again and copies the replicas anew.
+    """
+
+    primary: Postgres
+    replicas: list[Postgres]
+    nodes: list[Node]
+
+    def __init__(
+        self,
+        *,
+        replicas: int = 2,
+        nodes: int = 0,
+        node_port: int = 0,
+        folder: Path | None = None,
+        passwords: Mapping[str, str] | None = None,
+        settings: Mapping[str, str] | None = None,
+        binaries: Binaries | None = None,
+        report: Callable[[str], None] = _ignore,
+    ) -> None:
+        self.passwords = {user: secrets.token_hex(8) for user in USERS} | dict(passwords or {})
+        self._counts = (replicas, nodes)
+        self._node_port = node_port
+        self._given_folder = folder
+        self._settings = dict(settings or {})
+        self._binaries = binaries
+        self._report = report
+        self._closing = contextlib.ExitStack()
+
+    @property
+    def servers(self) -> list[Postgres]:
+        return [self.primary, *self.replicas]
+
+    @property
+    def folder(self) -> Path:
+        return self._household.folder
+
+    @property
+    def binaries(self) -> Binaries:
+        return self.primary.binaries
+
+    def __enter__(self) -> Stack:
+        try:
+            self._start()
+        except BaseException:
+            self._closing.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._closing.close()
+
+    def _start(self) -> None:
+        account = server_account()
+        found = self._binaries or find_binaries()
+        folder = _temporary_folder() if self._given_folder is None else _own_folder(self._given_folder)
+        self._household = Household(folder, keep=self._given_folder is not None)
+        self._closing.callback(self._household.close)
+        if os.geteuid() != account.uid:
+            os.chown(folder, account.uid, account.gid)
+        if not account.can_reach(folder):
+            raise DemoFault(f"the user {account.name} can not enter {folder}; choose another --data-dir")
+        binaries = found.reachable_by(account, folder)
+        self._report(f"PostgreSQL {binaries.major} from {binaries.folder} ({binaries.source})")
+
+        def server(name: str) -> Postgres:
+            return Postgres(
+                name, household=self._household, binaries=binaries, account=account, passwords=self.passwords
+            )
+
+        self.primary = server("p1")
+        if (self.primary.data / "PG_VERSION").exists():
+            self.primary.prepare(self._roles())
+        else:
+            statements = [*self._roles(), "create database test owner test"]
+            self.primary.create(settings=self._settings, statements=statements)
+        # Servers close in the order replicas, primary: a primary that stops fast waits for its standbys to have it all.
+        self._closing.callback(self.primary.stop, "fast")
+        self.primary.start()
+        self._report(f"primary p1 on port {self.primary.port}")
+
+        count, node_count = self._counts
+        self.replicas = [server(f"r{number}") for number in range(1, count + 1)]
+        copies = [replica.copy_from(self.primary) for replica in self.replicas]
+        for replica, copy in zip(self.replicas, copies, strict=True):
+            replica.finish_copy(copy)
+            replica.launch()
+            self._closing.callback(replica.stop, "immediate")
+        for replica in self.replicas:
+            replica.wait_ready()
+            wait_until(replica.has_streamed, within_s=20.0, what=f"{replica.name} streams from the primary")
+            self._report(f"replica {replica.name} on port {replica.port}, streaming")
+
+        # A fleet starts its etcd here, before the nodes that look for it.
+        self.nodes = []
+        for number in range(1, node_count + 1):
+            node = Node(f"n{number}", household=self._household, port=self._node_port if number == 1 else 0)
+            node.configure(self.primary, self.replicas, self.passwords)
+            self._closing.callback(node.stop)
+            node.start()
+            self.nodes.append(node)
+            self._report(f"node {node.name} on port {node.port}")
+
+    def _roles(self) -> list[str]:
+        """What makes the users and gives them their passwords; harmless when they exist already."""
+        attributes = {
+            "postgres": "superuser login",
+            "test": "login",
+            "replicator": "login replication",
+            "pgcat_probe": "login in role pg_monitor",
+        }
+        statements = []
+        for user, words in attributes.items():
+            statements.append(
+                f"do $$ begin if not exists (select from pg_roles where rolname = '{user}') "
+                f"then create role {user} {words}; end if; end $$"
+            )
+            password = self.passwords[user].replace("'", "''")
+            statements.append(f"alter role {user} password '{password}'")
+        return statements
+
+
+def _temporary_folder() -> Path:
+    """A fresh folder whose path is short enough for a socket inside it."""
+    base = tempfile.gettempdir()
+    folder = tempfile.mkdtemp(
+        prefix="pgcat-", dir=base if len(base) < _SOCKET_PATH_BYTES_MAX - 20 else "/tmp"
+    )
+    return Path(folder).resolve()
+
+
+def _own_folder(folder: Path) -> Path:
+    """The caller's folder: new, empty, or of an earlier stack."""
+    folder = folder.expanduser().resolve()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        content = {entry.name for entry in folder.iterdir()}
+    except OSError as error:
+        raise DemoFault(f"--data-dir {folder}: {error.strerror}") from None
+    if content and not (folder / "p1" / "PG_VERSION").exists():
+        raise DemoFault(f"--data-dir {folder} holds something else; name a new or an empty folder")
+    if len(str(folder)) > _SOCKET_PATH_BYTES_MAX:
+        raise DemoFault(f"--data-dir {folder} is too long a path for a socket in it; choose a shorter one")
+    for stale in ("n1", "postgresql"):
+        shutil.rmtree(folder / stale, ignore_errors=True)
+    return folder

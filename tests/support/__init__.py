@@ -1,0 +1,1 @@
+"""What tests are built from: actors, fakes, builders, the script runner."""

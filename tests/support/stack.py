@@ -1,0 +1,52 @@
+"""Real PostgreSQL servers and nodes for tests, as fixtures that stop everything at the end.
+
+`pg_stack` is shared by all tests of a worker: leave it as it was found. A test that stops, freezes or promotes servers, or
+changes their settings, takes `make_stack` and gets its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from pgcat_cluster.demo.processes import DemoFault
+from pgcat_cluster.demo.stack import Stack
+
+StackMaker = Callable[..., Stack]
+
+
+@pytest.fixture(scope="session")
+def pg_stack() -> Iterator[Stack]:
+    """A primary and two streaming replicas: `pg_stack.primary.dsn("test", "test")`, `pg_stack.replicas[0].port`."""
+    with _started(replicas=2) as stack:
+        yield stack
+
+
+@pytest.fixture
+def make_stack() -> Iterator[StackMaker]:
+    """Stacks of one test's own: `make_stack(replicas=1, settings={"max_connections": "20"})`."""
+    with ExitStack() as closing:
+
+        def make(**arguments: Any) -> Stack:
+            return closing.enter_context(_started(**arguments))
+
+        yield make
+
+
+class _started:
+    """A stack that starts, or the reason why this machine can not start one."""
+
+    def __init__(self, **arguments: Any) -> None:
+        self._stack = Stack(**arguments)
+
+    def __enter__(self) -> Stack:
+        try:
+            return self._stack.__enter__()
+        except DemoFault as fault:
+            pytest.fail(f"no stack: {fault}", pytrace=False)
+
+    def __exit__(self, *why: Any) -> None:
+        self._stack.__exit__(*why)
