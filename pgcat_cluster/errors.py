@@ -24,7 +24,9 @@ class Fault(Exception):
     retryable: ClassVar[bool] = False
     text: ClassVar[str]
 
-    def __init__(self, message: str | None = None, *, detail: str | None = None, hint: str | None = None) -> None:
+    def __init__(
+        self, message: str | None = None, *, detail: str | None = None, hint: str | None = None
+    ) -> None:
         self.message = self.text if message is None else message
         self.detail = detail
         self.hint = hint

@@ -1,7 +1,7 @@
 """The messages of both sides: builders that return whole frames, and decoders of bodies into values.
 
 Strings are `str` (UTF-8, surrogateescape, so every byte comes back); what is data stays `bytes`.
-Builders return type, length and body. Decoders take the body alone, check every inner length and raise WireError.
+Builders return a whole frame. Decoders take the body alone, check every inner length and raise WireError.
 Source: PostgreSQL documentation, chapter "Message Formats".
 """
 
@@ -134,11 +134,17 @@ def notice(severity: str, code: str, message: str, detail: str | None = None) ->
     return _report(b"N", (("S", severity), ("V", severity), ("C", code), ("M", message), ("D", detail)))
 
 
-def row_description(columns: Sequence[tuple[str, int, int]]) -> bytes:
-    """Columns of no table, in text format; each is (name, type oid, type size or -1)."""
+def row_description(columns: Sequence[tuple[str, int, int]], formats: Sequence[int] = ()) -> bytes:
+    """Columns of no table: (name, type oid, type size or -1). `formats`: one each, or all are text."""
     parts = [
-        _string(name) + _uint32(0) + _int16(0) + _uint32(type_oid) + _int16(type_size) + _int32(-1) + _int16(0)
-        for name, type_oid, type_size in columns
+        _string(name)
+        + _uint32(0)
+        + _int16(0)
+        + _uint32(type_oid)
+        + _int16(type_size)
+        + _int32(-1)
+        + _int16(form)
+        for (name, type_oid, type_size), form in zip(columns, formats or [0] * len(columns), strict=True)
     ]
     return frame(b"T", _uint16(len(parts)) + b"".join(parts))
 
@@ -421,12 +427,16 @@ def parse_notification(body: bytes) -> tuple[int, str, str]:
 
 
 class Parse(msgspec.Struct, frozen=True, kw_only=True):
+    """A statement to prepare; `types` may name fewer parameters than it has."""
+
     name: str
     text: str
     types: tuple[int, ...]
 
 
 class Bind(msgspec.Struct, frozen=True, kw_only=True):
+    """Values for a prepared statement."""
+
     portal: str
     statement: str
     values: tuple[bytes | None, ...]
