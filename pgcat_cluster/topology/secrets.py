@@ -37,7 +37,7 @@ class SecretUnavailable(Exception):
 
 
 class Secrets(Protocol):
-    """Follows a reference; raises SecretUnavailable. Deciding code is given one, since it reads nothing itself."""
+    """Follows a reference; raises SecretUnavailable. Deciding code is given one: it reads nothing itself."""
 
     def __call__(self, reference: SecretReference, /) -> str: ...
 
@@ -47,8 +47,8 @@ def no_secrets(reference: SecretReference, /) -> str:
     raise SecretUnavailable("secrets can not be read here")
 
 
-# A file is named below the secrets directory, without "..": whoever writes documents for a whole fleet must not
-# thereby be able to make a node send any file of its machine to a server.
+# A file is named below the secrets directory, without "..": whoever writes documents for a whole fleet
+# must not thereby be able to make a node send any file of its machine to a server.
 _REFERENCE = (
     r"^(file:[A-Za-z0-9_-][A-Za-z0-9._-]*(?:/[A-Za-z0-9_-][A-Za-z0-9._-]*)*|env:[A-Za-z_][A-Za-z0-9_]*)$"
 )
@@ -94,6 +94,6 @@ REFERENCE = Notation(
 VERIFIER = Notation(
     parse=_checked_verifier,
     pattern=_VERIFIER,
-    allowed='a whole verifier as in pg_authid: "SCRAM-SHA-256$4096:salt$stored:server" or "md5" and 32 hex digits',
+    allowed='a verifier as in pg_authid: "SCRAM-SHA-256$4096:salt$stored:server", or "md5" and 32 hex digits',
     secret=True,
 )

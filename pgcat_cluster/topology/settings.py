@@ -1,8 +1,8 @@
 """What may stand in each document: the schema of fleet, clusters, pools, users and the node's own settings.
 
-A file holds all documents as tables (`[pools.app]`); the same documents live under etcd keys of the same names
-(`config/pools/app`). Field names are those of the documents, with the unit added where a text with a unit becomes a
-number: `ttl = "6s"` is `ttl_s: float`. What two fields must be to each other stands in `rules`.
+A file holds all documents as tables (`[pools.app]`); the same documents live under etcd keys of the same
+names (`config/pools/app`). Field names are those of the documents, with the unit added where a duration
+becomes seconds: `ttl = "6s"` is `ttl_s: float`. What two fields must be to each other stands in `rules`.
 """
 
 from collections.abc import Mapping
@@ -29,12 +29,14 @@ Name = Annotated[
     Meta(
         pattern=NAME,
         extra={
-            "allowed": "1 to 63 of a-z, 0-9 and -, not beginning with - (what PostgreSQL calls it stands inside)"
+            "allowed": "1 to 63 of a-z, 0-9 and -, beginning with no - (PostgreSQL's own name stands inside)"
         },
     ),
 ]
-ClusterName = Annotated[str, Meta(extra={"refers": "clusters"})]
-UserLabel = Annotated[str, Meta(extra={"refers": "users"})]
+ClusterName = Annotated[str, Meta(extra={"refers": "cluster"})]
+UserLabel = Annotated[str, Meta(extra={"refers": "user"})]
+# As PostgreSQL knows the user, which is what a console sees.
+UserName = Annotated[str, Meta(extra={"refers": "user name"})]
 
 Duration = Annotated[float, Meta(ge=0, le=_YEAR_S), _text(DURATION)]  # "0" is off, or at once
 Span = Annotated[float, Meta(ge=0.001, le=_YEAR_S), _text(DURATION)]  # never off
@@ -78,12 +80,12 @@ class Document(
     kw_only=True,
     rename=lambda name: name.removesuffix("_s"),
 ):
-    """A table of a document; `refused` names keys that get an answer of their own instead of "unknown key"."""
+    """A table of a document; `refused` are keys with an answer of their own instead of "unknown key"."""
 
     refused: ClassVar[Mapping[str, str]] = {}
 
 
-class Credentials(Document, kw_only=True):
+class Credentials(Document, frozen=True, kw_only=True):
     """How we log in to a server for our own purposes."""
 
     user: SqlName
@@ -95,13 +97,13 @@ class Credentials(Document, kw_only=True):
 # ---- [node]: this process alone; never in etcd
 
 
-class Log(Document, kw_only=True):
+class Log(Document, frozen=True, kw_only=True):
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["text", "json"] = "text"
 
 
-class ClientTls(Document, kw_only=True):
-    """TLS towards clients. `mode` unset: `prefer` with a certificate, else `disable`; verify-* demands theirs."""
+class ClientTls(Document, frozen=True, kw_only=True):
+    """TLS towards clients; verify-* demands theirs. `mode` unset: `prefer` if there is a certificate."""
 
     mode: TlsMode | None = None
     cert: Text | None = None
@@ -109,7 +111,7 @@ class ClientTls(Document, kw_only=True):
     client_ca: Text | None = None
 
 
-class Tcp(Document, kw_only=True):
+class Tcp(Document, frozen=True, kw_only=True):
     """Keepalive of every connection, both sides; `user_timeout` works on Linux only."""
 
     keepalive_idle_s: Duration = 5.0
@@ -118,8 +120,8 @@ class Tcp(Document, kw_only=True):
     user_timeout_s: Duration = 10.0
 
 
-class Node(Document, kw_only=True):
-    """Settings of one process. Relative paths begin at the file's directory. `name` unset: the host's name."""
+class Node(Document, frozen=True, kw_only=True):
+    """Settings of one process. Relative paths begin at the file's directory. `name` unset: the host's."""
 
     v: Literal[1] = 1
     name: Name | None = None
@@ -133,8 +135,8 @@ class Node(Document, kw_only=True):
     statement_bytes_max: FrameSize = 1 << 20
     frame_bytes_max: FrameSize = 64 << 20
     log: Log = Log()
-    admin_users: list[SqlName] = []
-    stats_users: list[SqlName] = []
+    admin_users: list[UserName] = []
+    stats_users: list[UserName] = []
     tls: ClientTls = ClientTls()
     tcp: Tcp = Tcp()
 
@@ -142,12 +144,12 @@ class Node(Document, kw_only=True):
 # ---- [fleet]
 
 
-class Limits(Document, kw_only=True):
+class Limits(Document, frozen=True, kw_only=True):
     writes_per_second: Positive = 5
     burst: Positive = 20
 
 
-class Hold(Document, kw_only=True):
+class Hold(Document, frozen=True, kw_only=True):
     max_s: Duration = 45.0
     clients: Count = 5000
     bytes: Size = 64 << 20
@@ -155,7 +157,7 @@ class Hold(Document, kw_only=True):
     drain_s: Duration = 5.0
 
 
-class Activation(Document, kw_only=True):
+class Activation(Document, frozen=True, kw_only=True):
     policy: Literal["majority", "unanimous", "immediate"] = "majority"
     timeout_s: Span = 5.0
     settle_s: Duration = 0.02
@@ -163,8 +165,8 @@ class Activation(Document, kw_only=True):
     canary_time_s: Span = 30.0
 
 
-class Health(Document, kw_only=True):
-    """When a server counts as ill; `self_suspect` is the share of ill servers at which a node doubts itself."""
+class Health(Document, frozen=True, kw_only=True):
+    """When a server counts as ill; at a share of `self_suspect` ill ones a node doubts itself."""
 
     interval_s: Span = 1.0
     fall: Positive = 2
@@ -175,14 +177,14 @@ class Health(Document, kw_only=True):
     self_suspect: Share = 0.5
 
 
-class Bans(Document, kw_only=True):
+class Bans(Document, frozen=True, kw_only=True):
     min_s: Span = 5.0
     max_s: Span = 300.0
     strike_decay_s: Span = 600.0
     ramp_s: Duration = 10.0
 
 
-class Fleet(Document, kw_only=True):
+class Fleet(Document, frozen=True, kw_only=True):
     """What all nodes share. Only `health` matters to a node that runs alone."""
 
     v: Literal[1] = 1
@@ -201,13 +203,13 @@ class Fleet(Document, kw_only=True):
 # ---- [clusters.X]
 
 
-class Budget(Document, kw_only=True):
+class Budget(Document, frozen=True, kw_only=True):
     connections: Positive
     floor: Count = 2
     overhang: Literal["close", "finish"] = "close"
 
 
-class Server(Document, kw_only=True):
+class Server(Document, frozen=True, kw_only=True):
     """One PostgreSQL at one address. `weight` is its part of balanced reads; 0 takes none."""
 
     host: Host
@@ -218,13 +220,13 @@ class Server(Document, kw_only=True):
     budget: Budget | None = None
 
 
-class Probe(Credentials, kw_only=True):
+class Probe(Credentials, frozen=True, kw_only=True):
     """The login of probes; `pg_monitor` suffices."""
 
     database: SqlName = "postgres"
 
 
-class Leadership(Document, kw_only=True):
+class Leadership(Document, frozen=True, kw_only=True):
     """Who says which server is primary."""
 
     source: Annotated[
@@ -242,7 +244,7 @@ class Leadership(Document, kw_only=True):
     )
 
 
-class Read(Document, kw_only=True):
+class Read(Document, frozen=True, kw_only=True):
     """Which replicas may be read, and what happens to reads when none may."""
 
     max_lag_s: Duration = 10.0
@@ -250,7 +252,7 @@ class Read(Document, kw_only=True):
     on_all_bad: OnAllBad = "primary"
 
 
-class ServerTls(Document, kw_only=True):
+class ServerTls(Document, frozen=True, kw_only=True):
     """TLS towards servers, for traffic, probes and cancel requests alike."""
 
     mode: TlsMode = "prefer"
@@ -259,7 +261,7 @@ class ServerTls(Document, kw_only=True):
     key: Text | None = None
 
 
-class Cluster(Document, kw_only=True):
+class Cluster(Document, frozen=True, kw_only=True):
     """One primary and its replicas. `min_healthy` unset: half of the servers, rounded up."""
 
     v: Literal[1] = 1
@@ -275,8 +277,10 @@ class Cluster(Document, kw_only=True):
 
 # ---- [pools.X]
 
+SIZE_DEFAULT = 20  # server links of a pool that says nothing
 
-class PoolOptions(Document, kw_only=True):
+
+class PoolOptions(Document, frozen=True, kw_only=True):
     """What may be said for a pool and again for one of its users; unset means: as the pool, then the default.
 
     The defaults stand in `model.PoolSettings`. "0" switches a limit off.
@@ -303,12 +307,12 @@ class PoolOptions(Document, kw_only=True):
     require_tls: bool | None = None
 
 
-class PoolUser(PoolOptions, kw_only=True):
+class PoolUser(PoolOptions, frozen=True, kw_only=True):
     """One user of a pool."""
 
 
-class Pool(PoolOptions, kw_only=True):
-    """A database that clients may name, and who may. `database` unset: the label; `server_database`: the same."""
+class Pool(PoolOptions, frozen=True, kw_only=True):
+    """A database and its users. `database` unset: the label; `server_database` unset: as `database`."""
 
     v: Literal[1] = 1
     database: SqlName | None = None
@@ -322,11 +326,11 @@ class Pool(PoolOptions, kw_only=True):
 # ---- [users.X]
 
 
-class User(Document, kw_only=True):
+class User(Document, frozen=True, kw_only=True):
     """Who a client may be, and as whom we go to the server for it.
 
-    `user` unset: the label. The clear password behind `secret` serves both sides; `verifier` serves clients alone;
-    `server_user` and `server_secret` serve servers alone.
+    `user` unset: the label. The clear password behind `secret` serves both sides; `verifier` serves clients
+    alone; `server_user` and `server_secret` serve servers alone.
     """
 
     v: Literal[1] = 1
@@ -343,7 +347,7 @@ class User(Document, kw_only=True):
     }
 
 
-class Settings(Document, kw_only=True):
+class Settings(Document, frozen=True, kw_only=True):
     """All documents of one file."""
 
     node: Node = Node()

@@ -101,7 +101,7 @@ DURATION = Notation(
 )
 SIZE = Notation(
     parse=parse_size,
-    show=lambda size_bytes: show_size(size_bytes),
+    show=show_size,
     pattern=_SIZE,
     allowed='a size such as "512B", "64KiB", "64MiB", "1GiB"',
 )

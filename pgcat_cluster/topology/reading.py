@@ -1,0 +1,324 @@
+"""Reads a file of documents into Settings, or says everything that is wrong, each at its exact path."""
+
+import json
+import re
+import tomllib
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from difflib import get_close_matches
+from typing import Any
+
+from msgspec import NODEFAULT, Struct, inspect
+
+from pgcat_cluster.topology import rules
+from pgcat_cluster.topology.settings import Document, Settings
+from pgcat_cluster.topology.units import Notation
+
+Path = tuple[str, ...]
+
+
+class Problem(Struct, frozen=True):
+    """One thing that is wrong: where (a path, or line and column), and what is allowed there."""
+
+    path: str
+    message: str
+
+
+class InvalidSettings(Exception):
+    """A file that can not be used; `problems` are all that were found."""
+
+    def __init__(self, source: str, problems: Iterable[Problem]) -> None:
+        self.source = source
+        self.problems = tuple(problems)
+        super().__init__("\n".join(self.lines()))
+
+    def lines(self) -> Iterator[str]:
+        """One line per problem: `file: path: message`."""
+        for problem in self.problems:
+            yield ": ".join(filter(None, (self.source, problem.path, problem.message)))
+
+
+def parse(text: str | bytes, source: str) -> Settings:
+    """The settings in a TOML text; `source` is how the file is named in problems. Raises InvalidSettings."""
+    try:
+        tree = tomllib.loads(text if isinstance(text, str) else text.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        problem = Problem(f"line {line}", "is not UTF-8")
+    except RecursionError:
+        problem = Problem("", "is nested too deep")
+    except ValueError as error:
+        problem = _syntax_problem(str(error))
+    else:
+        return read(tree, source)
+    raise InvalidSettings(source, [problem]) from None
+
+
+def read(tree: Mapping[str, object], source: str) -> Settings:
+    """The settings in a tree of plain values, as TOML gives them. Raises InvalidSettings."""
+    reader = _Reader(tree)
+    settings = reader.read(inspect.type_info(Settings), tree, ())
+    if reader.problems:
+        raise InvalidSettings(source, reader.problems)
+    assert isinstance(settings, Settings)
+    return settings
+
+
+def dotted(path: Path) -> str:
+    """A path as TOML writes it: keys that need quotes have them, items of lists stand in brackets."""
+    parts = (
+        part if re.fullmatch(r"[A-Za-z0-9_-]+|\[\d+\]", part) else json.dumps(part, ensure_ascii=False)
+        for part in path
+    )
+    return ".".join(parts).replace(".[", "[")
+
+
+def _syntax_problem(message: str) -> Problem:
+    place = re.fullmatch(r"(.*) \(at (?:line (\d+), column (\d+)|(end of document))\)", message, re.DOTALL)
+    if place is None:
+        return Problem("", message)
+    what, line, column, end = place.groups()
+    return Problem(end or f"line {line}, column {column}", what)
+
+
+def _nearest(word: str, words: Collection[str]) -> str | None:
+    return next(iter(get_close_matches(word, words, n=1, cutoff=0.6)), None)
+
+
+def _shown(value: object) -> str:
+    """A value as a message may show it: containers by kind, long texts cut, no password of an URL."""
+    if isinstance(value, dict):
+        return "a table"
+    if isinstance(value, list):
+        return "a list"
+    if isinstance(value, str):
+        value = re.sub(r"://[^/@\s]*@", "://(hidden)@", value)
+        value = value if len(value) <= 60 else value[:57] + "..."
+    return json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _listed(words: Iterable[str]) -> str:
+    return ", ".join(words)
+
+
+# What a type may be, in words, when neither a notation nor the schema has words of its own.
+_WORDS: Mapping[type[inspect.Type], str] = {
+    inspect.StrType: "a text",
+    inspect.BoolType: "true or false",
+    inspect.IntType: "a whole number",
+    inspect.FloatType: "a number",
+    inspect.ListType: "a list",
+    inspect.DictType: "a table",
+    inspect.StructType: "a table",
+}
+
+
+class _Unread(Exception):
+    """A rule asked for a field that could not be read."""
+
+
+class _Partial:
+    """Stands for a document or value with problems, so that rules about its sound fields still speak."""
+
+    def __init__(self, values: Mapping[str, object]) -> None:
+        self._values = values
+
+    def __getattr__(self, name: str) -> object:
+        if name not in self._values or self._values[name] is _UNREAD:
+            raise _Unread(name)
+        return self._values[name]
+
+
+_UNREAD = _Partial({})
+
+
+class _Reader:
+    """Walks a tree beside the schema and keeps every problem; what it returns counts only if there are none.
+
+    Our own walk instead of msgspec's decoder, because that one stops at the first error and its paths hide
+    the keys of tables, which are the names that matter.
+    """
+
+    def __init__(self, tree: Mapping[str, object]) -> None:
+        self.problems: list[Problem] = []
+        # What references may name: taken from the tree, so that a document with problems still exists.
+        self._known: dict[str, Collection[str]] = {
+            "cluster": _table_of(tree, "clusters"),
+            "user": _table_of(tree, "users"),
+            "user name": [
+                str(document.get("user", label)) if isinstance(document, dict) else label
+                for label, document in _table_of(tree, "users").items()
+            ],
+        }
+
+    def _refuse(self, path: Path, message: str) -> _Partial:
+        self.problems.append(Problem(dotted(path), message))
+        return _UNREAD
+
+    def _not_allowed(self, path: Path, value: object, allowed: str, hint: str | None = None) -> _Partial:
+        also = f"; did you mean {_shown(hint)}?" if hint else ""
+        return self._refuse(path, f"{_shown(value)} is not allowed; allowed: {allowed}{also}")
+
+    def read(self, kind: inspect.Type, raw: object, path: Path, extra: Mapping[str, Any] = {}) -> Any:
+        """The value of `raw`, or a _Partial after a problem was noted."""
+        match kind:
+            case inspect.Metadata():
+                return self.read(kind.type, raw, path, kind.extra or {})
+            case inspect.UnionType():
+                # Only "T or unset" exists, and a document has no way to write unset but leaving it out.
+                return self.read(_said(kind), raw, path)
+            case inspect.LiteralType():
+                return self._choice(kind, raw, path, extra)
+        if "notation" in extra:
+            return self._notation(kind, extra["notation"], raw, path)
+        match kind, raw:
+            case inspect.StructType(), dict():
+                return self._document(kind, raw, path)
+            case inspect.DictType(), dict():
+                return self._table(kind, raw, path)
+            case inspect.ListType(), list():
+                items = enumerate(raw)
+                return [self.read(kind.item_type, item, (*path, f"[{index}]")) for index, item in items]
+            case inspect.StrType(), str():
+                return self._text(kind, raw, path, extra)
+            case inspect.BoolType(), bool():
+                return raw
+            case (inspect.IntType(), int()) | (inspect.FloatType(), int() | float()):
+                # True is an int to Python, but to nobody else.
+                if not isinstance(raw, bool) and _within(kind, raw):
+                    return raw
+        return self._not_allowed(path, raw, self._allowed(kind, extra))
+
+    def _allowed(self, kind: inspect.Type, extra: Mapping[str, Any]) -> str:
+        return extra.get("allowed") or _WORDS[type(kind)] + _limits(kind, str)
+
+    def _choice(self, kind: inspect.LiteralType, raw: object, path: Path, extra: Mapping[str, Any]) -> object:
+        # By type too: true is not 1.
+        if any(raw == value and type(raw) is type(value) for value in kind.values):
+            return raw
+        if isinstance(raw, str) and raw in extra.get("refused", {}):
+            return self._refuse(path, f"{_shown(raw)} {extra['refused'][raw]}; allowed: {_choices(kind)}")
+        words = [value for value in kind.values if isinstance(value, str)]
+        hint = _nearest(raw.lower(), words) if isinstance(raw, str) else None
+        return self._not_allowed(path, raw, _choices(kind), hint)
+
+    def _notation(self, kind: inspect.Type, notation: Notation, raw: object, path: Path) -> object:
+        if isinstance(raw, str):
+            try:
+                value = notation.parse(raw)
+            except ValueError:
+                pass
+            else:
+                if _within(kind, value):
+                    return value
+        if notation.secret:
+            return self._refuse(path, f"the value (hidden) is not allowed; allowed: {notation.allowed}")
+        return self._not_allowed(path, raw, notation.allowed + _limits(kind, notation.show))
+
+    def _text(self, kind: inspect.StrType, raw: str, path: Path, extra: Mapping[str, Any]) -> object:
+        # PostgreSQL ends every text at a zero byte.
+        if "\0" in raw:
+            return self._not_allowed(path, raw, "a text without zero bytes")
+        if "refers" in extra:
+            return self._reference(extra["refers"], raw, path)
+        length_bytes = len(raw.encode())
+        is_fitting = (kind.min_length or 0) <= length_bytes <= (kind.max_length or length_bytes)
+        if not is_fitting or (kind.pattern and not re.fullmatch(kind.pattern, raw)):
+            return self._not_allowed(path, raw, self._allowed(kind, extra))
+        return raw
+
+    def _reference(self, noun: str, name: str, path: Path) -> object:
+        known = self._known[noun]
+        if name in known:
+            return name
+        nearest = _nearest(name, known)
+        hint = f"did you mean {_shown(nearest)}?" if nearest else f"there are: {_listed(known) or 'none'}"
+        return self._refuse(path, f"{noun} {_shown(name)} does not exist; {hint}")
+
+    def _table(self, kind: inspect.DictType, raw: dict[str, object], path: Path) -> dict[str, object]:
+        if len(raw) < (kind.min_length or 0):
+            self._refuse(path, "is empty; at least one entry is needed")
+        values = {}
+        for key, item in raw.items():
+            self.read(kind.key_type, key, (*path, key))
+            values[key] = self.read(kind.value_type, item, (*path, key))
+        return values
+
+    def _document(self, kind: inspect.StructType, raw: dict[str, object], path: Path) -> Document | _Partial:
+        cls: type[Any] = kind.cls
+        fields = {field.encode_name: field for field in kind.fields}
+        values: dict[str, object] = {}
+        for key, item in raw.items():
+            if key in fields:
+                values[fields[key].name] = self.read(fields[key].type, item, (*path, key))
+            elif key in cls.refused:
+                self._refuse((*path, key), cls.refused[key])
+            else:
+                nearest = _nearest(key, fields)
+                hint = f"did you mean `{nearest}`?" if nearest else f"allowed: {_listed(fields)}"
+                self._refuse((*path, key), f"unknown key `{key}`; {hint}")
+        for key, field in fields.items():
+            if key not in raw:
+                values[field.name] = self._unsaid(field, (*path, key))
+        is_whole = all(value is not _UNREAD for value in values.values())
+        document: Document | _Partial = cls(**values) if is_whole else _Partial(values)
+        for rule in rules.RULES.get(cls, ()):
+            try:
+                for place, message in rule(document):
+                    self._refuse((*path, *place), message)
+            except _Unread:
+                continue
+        return document
+
+    def _unsaid(self, field: inspect.Field, path: Path) -> object:
+        if field.required:
+            return self._refuse(path, f"is missing; allowed: {_words(field.type)}")
+        if field.default_factory is not NODEFAULT:
+            return field.default_factory()
+        if field.default is not None and _refers(field.type):
+            # A default may dangle too: `cluster = "main"` unsaid, and no [clusters.main].
+            return self.read(field.type, field.default, path)
+        return field.default
+
+
+def _table_of(tree: Mapping[str, object], name: str) -> dict[str, object]:
+    table = tree.get(name)
+    return table if isinstance(table, dict) else {}
+
+
+def _said(kind: inspect.UnionType) -> inspect.Type:
+    return next(one for one in kind.types if not isinstance(one, inspect.NoneType))
+
+
+def _refers(kind: inspect.Type) -> bool:
+    return isinstance(kind, inspect.Metadata) and "refers" in (kind.extra or {})
+
+
+def _words(kind: inspect.Type) -> str:
+    match kind:
+        case inspect.Metadata(extra={"notation": notation}):
+            return str(notation.allowed)
+        case inspect.Metadata(extra={"allowed": allowed}):
+            return str(allowed)
+        case inspect.Metadata():
+            return _words(kind.type)
+        case inspect.LiteralType():
+            return _choices(kind)
+    return _WORDS[type(kind)] + _limits(kind, str)
+
+
+def _choices(kind: inspect.LiteralType) -> str:
+    return _listed(_shown(value) for value in kind.values)
+
+
+def _within(kind: inspect.Type, value: Any) -> bool:
+    if not isinstance(kind, inspect.IntType | inspect.FloatType):
+        return True
+    return (kind.ge is None or value >= kind.ge) and (kind.le is None or value <= kind.le)
+
+
+def _limits(kind: inspect.Type, show: Callable[[float], str]) -> str:
+    if not isinstance(kind, inspect.IntType | inspect.FloatType) or kind.ge is None:
+        return ""
+    if kind.le is None:
+        return f", at least {show(kind.ge)}"
+    return f", from {show(kind.ge)} to {show(kind.le)}"
