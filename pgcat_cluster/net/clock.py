@@ -1,0 +1,24 @@
+"""The node's two clocks, and the tick that notices when the loop itself was late."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+
+def monotonic_s() -> float:
+    """For durations and deadlines: the clock of the event loops, never set back."""
+    return time.monotonic()
+
+
+def wall_s() -> float:
+    """For people only: seconds since 1970. Never used for durations."""
+    return time.time()
+
+
+async def tick(interval_s: float, on_tick: Callable[[float], None]) -> None:
+    """Call `on_tick(now_s)` every interval until cancelled; how late it comes shows how long the loop was not looking."""
+    while True:
+        await asyncio.sleep(interval_s)
+        on_tick(monotonic_s())
