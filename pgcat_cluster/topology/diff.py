@@ -1,0 +1,255 @@
+"""What is different between two topologies, as typed changes in the order in which a node applies them."""
+
+from collections.abc import Iterator, Mapping
+from typing import Literal, TypeVar
+
+from msgspec import Struct
+
+from pgcat_cluster.topology.model import (
+    Cluster,
+    PoolKey,
+    PoolSettings,
+    Server,
+    ServerKey,
+    Topology,
+    User,
+    Value,
+)
+from pgcat_cluster.topology.settings import Document
+
+# Fields of [node] that are bound once, at start: its name and its listening sockets.
+_BOUND_AT_START = ("name", "listen", "http", "reuse_port")
+
+
+class Change(Struct, frozen=True, kw_only=True):
+    """One difference; as text it is the line that a log or RELOAD shows."""
+
+
+class ClusterAdded(Change, frozen=True, kw_only=True):
+    name: str
+
+    def __str__(self) -> str:
+        return f"cluster {self.name} added"
+
+
+class ClusterRemoved(Change, frozen=True, kw_only=True):
+    name: str
+
+    def __str__(self) -> str:
+        return f"cluster {self.name} removed"
+
+
+class ClusterChanged(Change, frozen=True, kw_only=True):
+    """Settings of a cluster, not its servers. Links opened under another `tls` must be retired."""
+
+    name: str
+    fields: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"cluster {self.name} changed: {', '.join(self.fields)}"
+
+
+class ServerAdded(Change, frozen=True, kw_only=True):
+    server: ServerKey
+
+    def __str__(self) -> str:
+        return f"server {self.server} added at {self.server.address}"
+
+
+class ServerRemoved(Change, frozen=True, kw_only=True):
+    """Gone, or moved: then the same name is added at its new address."""
+
+    server: ServerKey
+
+    def __str__(self) -> str:
+        return f"server {self.server} removed at {self.server.address}"
+
+
+class ServerChanged(Change, frozen=True, kw_only=True):
+    server: ServerKey
+    fields: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"server {self.server} changed: {', '.join(self.fields)}"
+
+
+class UserAdded(Change, frozen=True, kw_only=True):
+    user: str
+
+    def __str__(self) -> str:
+        return f"user {self.user} added"
+
+
+class UserRemoved(Change, frozen=True, kw_only=True):
+    user: str
+
+    def __str__(self) -> str:
+        return f"user {self.user} removed"
+
+
+class CredentialsChanged(Change, frozen=True, kw_only=True):
+    """How clients log in, or how we log in to servers for them: then links of their pools are retired."""
+
+    user: str
+    sides: tuple[Literal["clients", "servers"], ...]
+
+    def __str__(self) -> str:
+        return f"user {self.user} has other credentials towards {' and '.join(self.sides)}"
+
+
+class PoolAdded(Change, frozen=True, kw_only=True):
+    pool: PoolKey
+
+    def __str__(self) -> str:
+        return f"pool {self.pool} added"
+
+
+class PoolRemoved(Change, frozen=True, kw_only=True):
+    pool: PoolKey
+
+    def __str__(self) -> str:
+        return f"pool {self.pool} removed"
+
+
+class PoolResized(Change, frozen=True, kw_only=True):
+    pool: PoolKey
+    size: tuple[int, int]
+    min_size: tuple[int, int]
+
+    def __str__(self) -> str:
+        parts = (
+            f"{name} {before} to {after}"
+            for name, (before, after) in (("size", self.size), ("min_size", self.min_size))
+            if before != after
+        )
+        return f"pool {self.pool} resized: {', '.join(parts)}"
+
+
+class PoolChanged(Change, frozen=True, kw_only=True):
+    """Anything but its size."""
+
+    pool: PoolKey
+    fields: tuple[str, ...]
+
+    def needs_new_links(self) -> bool:
+        """Whether server links made before the change may not be used after it."""
+        return bool({"cluster", "server_database", "parameters"} & set(self.fields))
+
+    def __str__(self) -> str:
+        return f"pool {self.pool} changed: {', '.join(self.fields)}"
+
+
+class FleetChanged(Change, frozen=True, kw_only=True):
+    fields: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"fleet changed: {', '.join(self.fields)}"
+
+
+class NodeChanged(Change, frozen=True, kw_only=True):
+    fields: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"node changed: {', '.join(self.fields)}"
+
+
+class RestartNeeded(Change, frozen=True, kw_only=True):
+    """Settings that a running node can not change: the old ones stay in force."""
+
+    fields: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"restart needed for: {', '.join(self.fields)}"
+
+
+def diff(old: Topology, new: Topology) -> list[Change]:
+    """The changes from `old` to `new`: first what is added, then what is different, last what is removed."""
+    return [*_added(old, new), *_changed(old, new), *_removed(old, new)]
+
+
+def _servers(topology: Topology) -> dict[ServerKey, Server]:
+    return {
+        server.key: server for cluster in topology.clusters.values() for server in cluster.servers.values()
+    }
+
+
+def _added(old: Topology, new: Topology) -> Iterator[Change]:
+    yield from (ClusterAdded(name=name) for name in _only(new.clusters, old.clusters))
+    yield from (ServerAdded(server=key) for key in _only(_servers(new), _servers(old)))
+    yield from (UserAdded(user=name) for name in _only(new.users, old.users))
+    yield from (PoolAdded(pool=key) for key in _only(new.pools, old.pools))
+
+
+def _removed(old: Topology, new: Topology) -> Iterator[Change]:
+    yield from (PoolRemoved(pool=key) for key in _only(old.pools, new.pools))
+    yield from (UserRemoved(user=name) for name in _only(old.users, new.users))
+    yield from (ServerRemoved(server=key) for key in _only(_servers(old), _servers(new)))
+    yield from (ClusterRemoved(name=name) for name in _only(old.clusters, new.clusters))
+
+
+def _changed(old: Topology, new: Topology) -> Iterator[Change]:
+    node = _different(old.node, new.node)
+    if fields := tuple(field for field in node if field not in _BOUND_AT_START):
+        yield NodeChanged(fields=fields)
+    if fields := tuple(field for field in node if field in _BOUND_AT_START):
+        yield RestartNeeded(fields=fields)
+    if fields := _different(old.fleet, new.fleet):
+        yield FleetChanged(fields=fields)
+    yield from _clusters_changed(old, new)
+    yield from _users_changed(old, new)
+    yield from _pools_changed(old, new)
+
+
+def _clusters_changed(old: Topology, new: Topology) -> Iterator[Change]:
+    for before, after in _both(old.clusters, new.clusters):
+        if fields := _different(before, after, but=("servers",)):
+            yield ClusterChanged(name=after.name, fields=fields)
+    for server_before, server_after in _both(_servers(old), _servers(new)):
+        if fields := _different(server_before, server_after):
+            yield ServerChanged(server=server_after.key, fields=fields)
+
+
+def _users_changed(old: Topology, new: Topology) -> Iterator[Change]:
+    for before, after in _both(old.users, new.users):
+        is_other: dict[Literal["clients", "servers"], bool] = {
+            "clients": _client_side(before) != _client_side(after),
+            "servers": before.server != after.server,
+        }
+        if sides := tuple(side for side, other in is_other.items() if other):
+            yield CredentialsChanged(user=after.name, sides=sides)
+
+
+def _client_side(user: User) -> tuple[object, ...]:
+    return user.auth, user.verifier, user.password
+
+
+def _pools_changed(old: Topology, new: Topology) -> Iterator[Change]:
+    for before, after in _both(old.pools, new.pools):
+        sizes = ((before.size, after.size), (before.min_size, after.min_size))
+        if any(was != is_now for was, is_now in sizes):
+            yield PoolResized(pool=after.key, size=sizes[0], min_size=sizes[1])
+        # The login is told of once, as a change of the user's credentials.
+        if fields := _different(before, after, but=("size", "min_size", "login")):
+            yield PoolChanged(pool=after.key, fields=fields)
+
+
+_Key = TypeVar("_Key")
+_Entry = TypeVar("_Entry", Cluster, Server, User, PoolSettings)
+_Any = TypeVar("_Any", bound=Value | Document)
+
+
+def _only(here: Mapping[_Key, object], there: Mapping[_Key, object]) -> list[_Key]:
+    return [key for key in here if key not in there]
+
+
+def _both(old: Mapping[_Key, _Entry], new: Mapping[_Key, _Entry]) -> list[tuple[_Entry, _Entry]]:
+    return [(old[key], new[key]) for key in new if key in old]
+
+
+def _different(before: _Any, after: _Any, but: tuple[str, ...] = ()) -> tuple[str, ...]:
+    """The documents' names of the fields that are not equal."""
+    return tuple(
+        field.removesuffix("_s")
+        for field in type(after).__struct_fields__
+        if field not in but and getattr(before, field) != getattr(after, field)
+    )

@@ -1,0 +1,264 @@
+"""What exists, resolved and immutable: clusters, servers, users and pools, every default filled in."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import TypeVar
+
+from msgspec import Struct, structs
+
+from pgcat_cluster.topology.reading import InvalidSettings, Path, Problem, dotted
+from pgcat_cluster.topology.secrets import Secret, Secrets, SecretUnavailable, no_secrets, parse_reference
+from pgcat_cluster.topology.settings import (
+    SIZE_DEFAULT,
+    AuthMethod,
+    Balancing,
+    ErrorCompat,
+    Fleet,
+    Leadership,
+    Node,
+    PoolMode,
+    PoolOptions,
+    PoolUser,
+    Read,
+    Reads,
+    ReadsOnPrimary,
+    ServerTls,
+    Settings,
+)
+from pgcat_cluster.topology.settings import Cluster as ClusterDocument
+from pgcat_cluster.topology.settings import Pool as PoolDocument
+from pgcat_cluster.topology.settings import User as UserDocument
+from pgcat_cluster.topology.units import Address
+
+_Key = TypeVar("_Key")
+_Entry = TypeVar("_Entry")
+
+
+class Value(Struct, frozen=True, kw_only=True):
+    """A resolved value. Its tables are read-only views."""
+
+
+class ServerKey(Struct, frozen=True, order=True):
+    """Which server, at which address: under a new address the same name is another server."""
+
+    cluster: str
+    name: str
+    address: Address
+
+    def __str__(self) -> str:
+        return f"{self.cluster}/{self.name}"
+
+
+class PoolKey(Struct, frozen=True, order=True):
+    """What a client names at start-up."""
+
+    database: str
+    user: str
+
+    def __str__(self) -> str:
+        return f"{self.database}/{self.user}"
+
+
+class Credentials(Value, frozen=True, kw_only=True):
+    """As whom we log in to a server; without a password only where the server asks for none."""
+
+    user: str
+    password: Secret | None = None
+
+
+class ProbeLogin(Credentials, frozen=True, kw_only=True):
+    database: str
+
+
+class Server(Value, frozen=True, kw_only=True):
+    key: ServerKey
+    zone: str
+    weight: int
+    tags: Mapping[str, str]
+
+
+class Cluster(Value, frozen=True, kw_only=True):
+    """Servers that hold the same data. `probe` None: probes can only connect, and start no session."""
+
+    name: str
+    servers: Mapping[str, Server]
+    leadership: Leadership
+    read: Read
+    min_healthy: int
+    probe: ProbeLogin | None
+    admin: Credentials | None
+    tls: ServerTls
+    connect_timeout_s: float
+
+
+class User(Value, frozen=True, kw_only=True):
+    """Who a client may be. Of `verifier` and `password` at most one is there; trust needs neither."""
+
+    name: str
+    auth: AuthMethod
+    verifier: Secret | None
+    password: Secret | None
+    server: Credentials
+
+
+class PoolSettings(Value, frozen=True, kw_only=True):
+    """One pool of one user; limits of 0 are off. The defaults are those of the documents."""
+
+    key: PoolKey
+    cluster: str
+    server_database: str
+    login: Credentials
+    mode: PoolMode = "transaction"
+    size: int = SIZE_DEFAULT
+    min_size: int = 0
+    max_clients: int = 0
+    checkout_timeout_s: float = 15.0
+    idle_timeout_s: float = 600.0
+    lifetime_s: float = 3600.0
+    idle_transaction_timeout_s: float = 0.0
+    query_timeout_s: float = 0.0
+    idle_session_timeout_s: float = 0.0
+    transaction_timeout_s: float = 0.0
+    reads: Reads = "replicas"
+    reads_on_primary: ReadsOnPrimary = "when_no_replica"
+    balancing: Balancing = "random"
+    writing_functions: tuple[str, ...] = ()
+    prepared_statements_max: int = 500
+    parameters: Mapping[str, str] = MappingProxyType({})
+    error_compat: ErrorCompat = ""
+    require_tls: bool = False
+
+
+class Topology(Value, frozen=True, kw_only=True):
+    """Everything one node works by. A change is another Topology; `diff` tells two apart."""
+
+    node: Node
+    fleet: Fleet
+    clusters: Mapping[str, Cluster]
+    users: Mapping[str, User]
+    pools: Mapping[PoolKey, PoolSettings]
+
+    def server(self, key: ServerKey) -> Server | None:
+        """The server of this key, unless it left or moved."""
+        cluster = self.clusters.get(key.cluster)
+        server = cluster.servers.get(key.name) if cluster else None
+        return server if server is not None and server.key == key else None
+
+
+def build(settings: Settings, secrets: Secrets = no_secrets, *, source: str = "settings") -> Topology:
+    """Resolve documents. Raises InvalidSettings, naming `source`, for each secret that can not be read."""
+    return _Builder(settings, secrets).topology(source)
+
+
+def pool_options(pool: PoolDocument, user: PoolUser) -> dict[str, object]:
+    """What is said for a user of a pool: the user's own word before the pool's, by field of PoolSettings."""
+    said: dict[str, object] = {}
+    for document in (pool, user):
+        for field in PoolOptions.__struct_fields__:
+            value = getattr(document, field)
+            if value is not None:
+                said[field] = value
+    return said
+
+
+class _Builder:
+    """Keeps the problems met while resolving, so that all unreadable secrets are named at once."""
+
+    def __init__(self, settings: Settings, secrets: Secrets) -> None:
+        self._settings = settings
+        self._secrets = secrets
+        self._problems: list[Problem] = []
+
+    def topology(self, source: str) -> Topology:
+        settings = self._settings
+        users = {label: self._user(label, document) for label, document in settings.users.items()}
+        pools = [
+            _pool(document.database or label, document, document.users[user], users[user])
+            for label, document in settings.pools.items()
+            for user in document.users
+        ]
+        topology = Topology(
+            node=settings.node,
+            fleet=settings.fleet,
+            clusters=_table({name: self._cluster(name, one) for name, one in settings.clusters.items()}),
+            users=_table({user.name: user for user in users.values()}),
+            pools=_table({pool.key: pool for pool in pools}),
+        )
+        if self._problems:
+            raise InvalidSettings(source, self._problems)
+        return topology
+
+    def _secret(self, reference: str | None, path: Path) -> Secret | None:
+        if reference is None:
+            return None
+        try:
+            return Secret(self._secrets(parse_reference(reference)))
+        except SecretUnavailable as error:
+            self._problems.append(Problem(dotted(path), f'"{reference}" can not be read: {error}'))
+            return None
+
+    def _user(self, label: str, document: UserDocument) -> User:
+        name = document.user or label
+        password = self._secret(document.secret, ("users", label, "secret"))
+        own = self._secret(document.server_secret, ("users", label, "server_secret"))
+        return User(
+            name=name,
+            auth=document.auth,
+            verifier=Secret(document.verifier) if document.verifier else None,
+            password=password,
+            server=Credentials(user=document.server_user or name, password=own or password),
+        )
+
+    def _cluster(self, name: str, document: ClusterDocument) -> Cluster:
+        probe, admin = document.probe, document.admin
+        path = ("clusters", name)
+        return Cluster(
+            name=name,
+            servers=_table(
+                {
+                    label: Server(
+                        key=ServerKey(name, label, Address(server.host, server.port)),
+                        zone=server.zone,
+                        weight=server.weight,
+                        tags=_table(server.tags),
+                    )
+                    for label, server in document.servers.items()
+                }
+            ),
+            leadership=document.leadership,
+            read=document.read,
+            min_healthy=document.min_healthy or (len(document.servers) + 1) // 2,
+            probe=None
+            if probe is None
+            else ProbeLogin(
+                user=probe.user,
+                password=self._secret(probe.secret, (*path, "probe", "secret")),
+                database=probe.database,
+            ),
+            admin=None
+            if admin is None
+            else Credentials(
+                user=admin.user, password=self._secret(admin.secret, (*path, "admin", "secret"))
+            ),
+            tls=document.tls,
+            connect_timeout_s=document.connect_timeout_s,
+        )
+
+
+def _pool(database: str, document: PoolDocument, said: PoolUser, user: User) -> PoolSettings:
+    pool = PoolSettings(
+        key=PoolKey(database, user.name),
+        cluster=document.cluster,
+        server_database=document.server_database or database,
+        login=user.server,
+    )
+    options = pool_options(document, said)
+    if isinstance(functions := options.get("writing_functions"), list):
+        options["writing_functions"] = tuple(functions)
+    if isinstance(parameters := options.get("parameters"), dict):
+        options["parameters"] = _table(parameters)
+    return structs.replace(pool, **options)
+
+
+def _table(entries: Mapping[_Key, _Entry]) -> Mapping[_Key, _Entry]:
+    return MappingProxyType(dict(entries))
