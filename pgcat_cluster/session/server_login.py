@@ -1,9 +1,10 @@
 """Logs us in to a server: from our startup packet to its first ReadyForQuery.
 
-The server is a possible attacker too: sizes, counts and the work it may order are bounded, a password goes
-out in clear only where that is allowed, and after SCRAM the server must have proved that it knows the password
-as well. Every field of an error is optional. The generator yields steps (see `exchange`) and returns ServerReady,
-or raises ServerRefused (the server's own words), ServerUnreachable (ours) or WireError (it broke the protocol).
+The server is a possible attacker too: sizes, counts and the work it may order are bounded, a password
+goes out in clear only where that is allowed, and after SCRAM the server must have proved that it knows
+the password as well. Every field of an error is optional. The generator yields steps (see `exchange`)
+and returns ServerReady, or raises ServerRefused (the server's own words), ServerUnreachable (ours) or
+WireError (it broke the protocol).
 """
 
 from __future__ import annotations
