@@ -28,11 +28,11 @@ class ControlPort(Protocol):
         ...
 
     async def drained(self, database: str | None, user: str | None) -> None:
-        """Returns when the paused scope has no server link left."""
+        """Returns when the paused scope has no server link left, or is not paused any more."""
         ...
 
     def resume(self, database: str | None, user: str | None) -> None:
-        """Undoes a pause of the scope; clients that wait are served."""
+        """Undoes a pause of the scope, if there is one; clients that wait are served."""
         ...
 
     def reconnect(self, database: str | None) -> None:

@@ -9,8 +9,8 @@ from pgcat_cluster.telemetry.snapshot import NodeSnapshot, Totals, sum_totals
 PGBOUNCER_PERIOD_S = 60
 PGCAT_PERIOD_S = 15
 
-# A whole database, or one server's part of a pool: (database,) or (database, user, server).
-Subject = tuple[str, ...]
+# All, a whole database, or one server's part of a pool: (), (database,) or (database, user, server, shard).
+Subject = tuple[str | int, ...]
 
 
 class Averages(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,9 +93,10 @@ class PeriodAverages:
         if self._began_s is not None and snapshot.uptime_s - self._began_s < self.period_s:
             return
         totals: dict[Subject, Totals] = {(name,): total for name, total in database_totals(snapshot).items()}
+        totals[()] = sum_totals(totals.values())
         for pool in snapshot.pools:
             for server in pool.servers:
-                totals[pool.database, pool.user, server.server] = server.totals
+                totals[pool.database, pool.user, server.server, server.shard] = server.totals
         if self._began_s is not None:
             elapsed_s = snapshot.uptime_s - self._began_s
             nothing = Totals()
@@ -106,8 +107,8 @@ class PeriodAverages:
         self._began_s = snapshot.uptime_s
         self._totals = totals
 
-    def of(self, *subject: str) -> Averages:
-        """The averages of a database, or of (database, user, server)."""
+    def of(self, *subject: str | int) -> Averages:
+        """The averages of everything, of a database, or of (database, user, server, shard)."""
         return self._averages.get(subject, NOTHING)
 
 

@@ -132,7 +132,7 @@ class DatabaseSnapshot(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class UserSnapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """One user that may log in; `None` means that the database's own value holds, 0 that there is no limit."""
+    """One user that may log in. None: the database's own value holds; 0: there is no limit."""
 
     name: str
     size: int | None = None
@@ -227,7 +227,7 @@ class ServerLinkSnapshot(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Setting(msgspec.Struct, frozen=True, kw_only=True):
-    """One row of SHOW CONFIG; `default` is empty where there is none. Values of secret keys are never shown."""
+    """One row of SHOW CONFIG; `default` is empty where there is none. Who shows it redacts secrets."""
 
     key: str
     value: str
