@@ -1,4 +1,4 @@
-"""What every test run shares: the header that says compiled or interpreted, the long tests, the fixtures of the actors."""
+"""What every test run shares: the header that says compiled or interpreted, the long tests, the actors."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-pytest_plugins = ["tests.support.stack"]
+pytest_plugins = ["tests.support.stack", "tests.support.front_fixtures"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -1,8 +1,9 @@
 """Ends what a stack started and removes its folder, once the process that owned the stack is gone.
 
-Run as a script of its own: `python -I guard.py FOLDER (remove|keep)`. It is told pids on its standard input (`+pid`, `-pid`) and
-acts at the end of that input: the pipe closes when the owner closes it and also when the owner is killed by SIGKILL, which
-nobody can catch. It therefore imports nothing of this package and shares no session with the owner.
+Run as a script of its own: `python -I guard.py FOLDER (remove|keep)`. It is told pids on its standard
+input (`+pid`, `-pid`) and acts at the end of that input: the pipe closes when the owner closes it, and also
+when the owner is killed by SIGKILL, which nobody can catch. It therefore imports nothing of this package and
+shares no session with the owner.
 """
 
 import contextlib
@@ -28,7 +29,7 @@ def parents() -> dict[int, int]:
     for entry in os.listdir("/proc"):
         if entry.isdigit():
             with contextlib.suppress(OSError):
-                # The second field is the program's name in parentheses, and may itself hold blanks and parentheses.
+                # The second field, the name in parentheses, may hold blanks and parentheses itself.
                 stat = pathlib.Path("/proc", entry, "stat").read_text(errors="replace")
                 state, parent = stat.rpartition(")")[2].split()[:2]
                 if state != "Z":
@@ -52,7 +53,7 @@ def end(pids: set[int]) -> None:
     """Stop these processes and their children: politely, then by force."""
     everyone = [member for pid in pids for member in family(pid)]
     tell(everyone, signal.SIGCONT)
-    # To PostgreSQL this is "immediate shutdown": it releases its shared memory, which SIGKILL would leave behind.
+    # PostgreSQL's "immediate shutdown" releases shared memory, which SIGKILL would leave behind.
     tell(sorted(pids), signal.SIGQUIT)
     deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline and any(pid in parents() for pid in everyone):

@@ -65,14 +65,12 @@ class Node:
             log=self.log,
             environment={**os.environ, **_source_path(), **(environment or {})},
         )
-        wait_until(
-            self._is_ready, within_s=_READY_S, what=f"node {self.name} takes connections (log: {self.log})"
-        )
+        wait_until(self._is_ready, within_s=_READY_S, what=f"node {self.name} takes connections")
 
     def _is_ready(self) -> bool:
         assert self._child is not None
         if not self._child.is_running():
-            raise DemoFault(f"node {self.name} did not start: {self._child.last_words()} (log: {self.log})")
+            raise DemoFault(f"node {self.name} did not start: {self._child.last_words()}")
         with (
             contextlib.suppress(OSError),
             socket.create_connection((self.host, self.http_port), timeout=1.0) as http,
@@ -88,6 +86,10 @@ class Node:
 
     def is_running(self) -> bool:
         return self._child is not None and self._child.is_running()
+
+    def last_words(self) -> str:
+        assert self._child is not None
+        return self._child.last_words()
 
     def reload(self) -> None:
         """Let it read its configuration again."""
@@ -117,7 +119,7 @@ def _source_path() -> dict[str, str]:
 
 _CONFIG = """\
 [node]
-listen = "{host}:{port}"
+listen = ["{host}:{port}"]
 http = "{host}:{http_port}"
 secrets_dir = "{secrets}"
 admin_users = ["admin"]

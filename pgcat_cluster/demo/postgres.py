@@ -91,7 +91,7 @@ class Postgres:
         self.prepare(statements)
 
     def prepare(self, statements: Sequence[str]) -> None:
-        """Run statements as superuser while the server is down: needs no client program, no password and no port."""
+        """Run statements as superuser while it is down: needs no client program, password or port."""
         script = self._household.folder / f"{self.name}.sql"
         # Single-user mode ends a statement at the end of its line.
         self._write_file(
@@ -118,7 +118,7 @@ class Postgres:
             )
 
     def copy_from(self, primary: Postgres) -> Child:
-        """Begin a base backup of a running primary that will start as its standby; `finish_copy` waits for it."""
+        """Begin a base backup of a running primary, to start as its standby; `finish_copy` waits for it."""
         shutil.rmtree(self.data, ignore_errors=True)
         return self._spawn(
             self.binaries.tool("pg_basebackup"),
@@ -149,14 +149,12 @@ class Postgres:
 
     def wait_ready(self) -> None:
         """Wait until it accepts connections; DemoFault with its own words when it ends instead."""
-        wait_until(
-            self._is_ready, within_s=_READY_S, what=f"{self.name} accepts connections (log: {self.log})"
-        )
+        wait_until(self._is_ready, within_s=_READY_S, what=f"{self.name} accepts connections")
 
     def _is_ready(self) -> bool:
         child = self._running()
         if not child.is_running():
-            raise DemoFault(f"{self.name} did not start: {child.last_words()} (log: {self.log})")
+            raise DemoFault(f"{self.name} did not start: {child.last_words()}")
         with contextlib.suppress(OSError, IndexError):
             # Line 8 is what pg_ctl reads. A standby says "standby" until it serves reads, then "ready".
             lines = (self.data / "postmaster.pid").read_text().splitlines()
@@ -185,7 +183,7 @@ class Postgres:
         self.start()
 
     def freeze(self) -> None:
-        """Stop its processes in their tracks: connections are accepted by the kernel, and nothing is answered."""
+        """Stop its processes: the kernel still accepts connections, and nothing is answered."""
         self._running().signal_family(signal.SIGSTOP)
 
     def resume(self) -> None:
@@ -215,7 +213,7 @@ class Postgres:
     # Being configured
 
     def configure(self, settings: Mapping[str, str], file: str = "postgresql.conf") -> None:
-        """Append settings, written as PostgreSQL's file wants them; `reload` or `restart` makes them count."""
+        """Append settings, written as the file wants them; `reload` or `restart` makes them count."""
         with (self.data / file).open("a") as configuration:
             configuration.writelines(f"{name} = {value}\n" for name, value in settings.items())
 
@@ -267,9 +265,7 @@ class Postgres:
     def _run(self, *command: str | Path) -> None:
         child = self._spawn(*command)
         if child.wait(60.0):
-            raise DemoFault(
-                f"{Path(command[0]).name} failed for {self.name}: {child.last_words()} (log: {self.log})"
-            )
+            raise DemoFault(f"{Path(command[0]).name} failed for {self.name}: {child.last_words()}")
 
     def _write_file(self, path: Path, content: bytes) -> None:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)

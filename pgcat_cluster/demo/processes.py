@@ -9,15 +9,16 @@ import signal as signals
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import IO
 
 from pgcat_cluster.demo import guard
 
 _POLL_S = 0.02
-_DEFERRED = (signals.SIGINT, signals.SIGTERM)
+_INTERRUPTING = (signals.SIGINT, signals.SIGTERM)
 
 
 class DemoFault(Exception):
@@ -109,7 +110,7 @@ class Child:
             code = self._process.wait(within_s)
         except subprocess.TimeoutExpired:
             self.kill()
-            raise DemoFault(f"a child process did not end within {within_s:g} s (log: {self.log})") from None
+            raise DemoFault(f"a child process did not end within {within_s:g} s") from None
         self._household.forget(self)
         return code
 
@@ -135,17 +136,54 @@ class Child:
         return (telling or lines or ["it said nothing"])[-1]
 
 
+class Interrupted(BaseException):
+    """SIGINT or SIGTERM told us to stop."""
+
+
+class Interruptions:
+    """Turns SIGINT and SIGTERM into one Interrupted, raised where it does no harm; later ones are ignored."""
+
+    def __init__(self) -> None:
+        self._arrived = False
+        self._deferrals = 0
+
+    def __enter__(self) -> Interruptions:
+        self._previous = {number: signals.signal(number, self._arrive) for number in _INTERRUPTING}
+        return self
+
+    def __exit__(self, *_why: object) -> None:
+        for number, handler in self._previous.items():
+            signals.signal(number, handler)
+
+    def _arrive(self, _number: int, _frame: FrameType | None) -> None:
+        first, self._arrived = not self._arrived, True
+        if first and not self._deferrals:
+            raise Interrupted
+
+    @contextlib.contextmanager
+    def deferred(self) -> Iterator[None]:
+        """Let what is begun be finished: raises after the block instead of inside it."""
+        before = self._arrived
+        self._deferrals += 1
+        try:
+            yield
+        finally:
+            self._deferrals -= 1
+        if self._arrived and not before:
+            raise Interrupted
+
+
 class Household:
     """The folder of a stack and all processes in it; owns the guard that ends them should we die.
 
-    Holds always: a running child is known to the guard. A signal that raises in our main thread can not come between
-    starting a child and telling the guard.
+    Holds always: a running child is known to the guard; no interruption comes between starting and telling.
     """
 
-    def __init__(self, folder: Path, *, keep: bool) -> None:
+    def __init__(self, folder: Path, *, keep: bool, interruptions: Interruptions | None = None) -> None:
         self.folder = folder
+        self._interruptions = interruptions or Interruptions()
         self._children: list[Child] = []
-        # A pipe's write end is never inherited by children, so the guard sees its end when we are gone, however we went.
+        # No child inherits the pipe's write end, so the guard sees its end when we are gone, however we went.
         self._guard = subprocess.Popen(
             [sys.executable, "-I", "-S", guard.__file__, str(folder), "keep" if keep else "remove"],
             stdin=subprocess.PIPE,
@@ -164,10 +202,9 @@ class Household:
         environment: Mapping[str, str] | None = None,
         stdin: IO[bytes] | None = None,
     ) -> Child:
-        """Start a child in a session of its own (a Ctrl-C on our terminal is ours to pass on), its output in the log."""
+        """Start a child, its output in the log, in a session of its own: a Ctrl-C is ours to pass on."""
         dropped = account is not None and account.uid != os.geteuid()
-        before = signals.pthread_sigmask(signals.SIG_BLOCK, _DEFERRED)
-        try:
+        with self._interruptions.deferred():
             with log.open("ab") as output:
                 process = subprocess.Popen(
                     [str(word) for word in command],
@@ -180,13 +217,10 @@ class Household:
                     user=account.uid if account and dropped else None,
                     group=account.gid if account and dropped else None,
                     extra_groups=[] if dropped else None,
-                    preexec_fn=_unblock_signals,
                 )
             child = Child(self, process, log)
             self._children.append(child)
             self._tell_guard(f"+{process.pid}")
-        finally:
-            signals.pthread_sigmask(signals.SIG_SETMASK, before)
         return child
 
     def forget(self, child: Child) -> None:
@@ -208,8 +242,3 @@ class Household:
         with contextlib.suppress(BrokenPipeError):
             self._guard.stdin.write(line.encode() + b"\n")
             self._guard.stdin.flush()
-
-
-def _unblock_signals() -> None:
-    # The mask is inherited across exec, and a PostgreSQL that ignores SIGTERM can not be stopped.
-    signals.pthread_sigmask(signals.SIG_UNBLOCK, _DEFERRED)

@@ -14,7 +14,7 @@ from types import TracebackType
 from pgcat_cluster.demo.binaries import Binaries, find_binaries
 from pgcat_cluster.demo.node import Node
 from pgcat_cluster.demo.postgres import Postgres
-from pgcat_cluster.demo.processes import DemoFault, Household, server_account, wait_until
+from pgcat_cluster.demo.processes import DemoFault, Household, Interruptions, server_account, wait_until
 
 # PostgreSQL users of every stack; `admin` exists in the nodes alone.
 USERS = ("test", "postgres", "replicator", "pgcat_probe", "admin")
@@ -28,8 +28,8 @@ def _ignore(_step: str) -> None:
 class Stack:
     """A primary and replicas with nodes in front, as a context manager that leaves nothing behind.
 
-    Without a folder of the caller's the data lies in a temporary one and goes with the stack. With one it stays; a later
-    stack in the same folder takes the primary up again and copies the replicas anew.
+    Without a folder of the caller's the data lies in a temporary one and goes with the stack. With one it
+    stays; a later stack in the same folder takes the primary up again and copies the replicas anew.
     """
 
     primary: Postgres
@@ -47,6 +47,7 @@ class Stack:
         settings: Mapping[str, str] | None = None,
         binaries: Binaries | None = None,
         report: Callable[[str], None] = _ignore,
+        interruptions: Interruptions | None = None,
     ) -> None:
         self.passwords = {user: secrets.token_hex(8) for user in USERS} | dict(passwords or {})
         self._counts = (replicas, nodes)
@@ -55,6 +56,7 @@ class Stack:
         self._settings = dict(settings or {})
         self._binaries = binaries
         self._report = report
+        self._interruptions = interruptions
         self._closing = contextlib.ExitStack()
 
     @property
@@ -65,9 +67,9 @@ class Stack:
     def folder(self) -> Path:
         return self._household.folder
 
-    @property
-    def binaries(self) -> Binaries:
-        return self.primary.binaries
+    def client_program(self, name: str) -> str | None:
+        """What to type for psql or pgbench, and None where no installation has it."""
+        return self._found.client_program(name)
 
     def __enter__(self) -> Stack:
         try:
@@ -84,9 +86,11 @@ class Stack:
 
     def _start(self) -> None:
         account = server_account()
-        found = self._binaries or find_binaries()
+        found = self._found = self._binaries or find_binaries()
         folder = _temporary_folder() if self._given_folder is None else _own_folder(self._given_folder)
-        self._household = Household(folder, keep=self._given_folder is not None)
+        self._household = Household(
+            folder, keep=self._given_folder is not None, interruptions=self._interruptions
+        )
         self._closing.callback(self._household.close)
         if os.geteuid() != account.uid:
             os.chown(folder, account.uid, account.gid)
@@ -106,7 +110,7 @@ class Stack:
         else:
             statements = [*self._roles(), "create database test owner test"]
             self.primary.create(settings=self._settings, statements=statements)
-        # Servers close in the order replicas, primary: a primary that stops fast waits for its standbys to have it all.
+        # Replicas close first: a primary that stops fast waits for its standbys to have it all.
         self._closing.callback(self.primary.stop, "fast")
         self.primary.start()
         self._report(f"primary p1 on port {self.primary.port}")

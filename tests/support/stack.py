@@ -1,7 +1,7 @@
 """Real PostgreSQL servers and nodes for tests, as fixtures that stop everything at the end.
 
-`pg_stack` is shared by all tests of a worker: leave it as it was found. A test that stops, freezes or promotes servers, or
-changes their settings, takes `make_stack` and gets its own.
+`pg_stack` is shared by all tests of a worker: leave it as it was found. A test that stops, freezes or
+promotes servers, or changes their settings, takes `make_stack` and gets its own.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ StackMaker = Callable[..., Stack]
 
 @pytest.fixture(scope="session")
 def pg_stack() -> Iterator[Stack]:
-    """A primary and two streaming replicas: `pg_stack.primary.dsn("test", "test")`, `pg_stack.replicas[0].port`."""
+    """A primary and two streaming replicas, as in `pg_stack.replicas[0].dsn("test", "test")`."""
     with _started(replicas=2) as stack:
         yield stack
 
