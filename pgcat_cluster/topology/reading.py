@@ -189,7 +189,7 @@ class _Reader:
         return self._not_allowed(path, raw, self._allowed(kind, extra))
 
     def _allowed(self, kind: inspect.Type, extra: Mapping[str, Any]) -> str:
-        return extra.get("allowed") or _WORDS[type(kind)] + _limits(kind, str)
+        return extra.get("allowed") or _WORDS[type(kind)] + limits(kind, str)
 
     def _choice(self, kind: inspect.LiteralType, raw: object, path: Path, extra: Mapping[str, Any]) -> object:
         # By type too: true is not 1.
@@ -212,7 +212,7 @@ class _Reader:
                     return value
         if notation.secret:
             return self._refuse(path, f"the value (hidden) is not allowed; allowed: {notation.allowed}")
-        return self._not_allowed(path, raw, notation.allowed + _limits(kind, notation.show))
+        return self._not_allowed(path, raw, notation.allowed + limits(kind, notation.show))
 
     def _text(self, kind: inspect.StrType, raw: str, path: Path, extra: Mapping[str, Any]) -> object:
         # PostgreSQL ends every text at a zero byte.
@@ -303,7 +303,7 @@ def _words(kind: inspect.Type) -> str:
             return _words(kind.type)
         case inspect.LiteralType():
             return _choices(kind)
-    return _WORDS[type(kind)] + _limits(kind, str)
+    return _WORDS[type(kind)] + limits(kind, str)
 
 
 def _choices(kind: inspect.LiteralType) -> str:
@@ -316,7 +316,8 @@ def _within(kind: inspect.Type, value: Any) -> bool:
     return (kind.ge is None or value >= kind.ge) and (kind.le is None or value <= kind.le)
 
 
-def _limits(kind: inspect.Type, show: Callable[[float], str]) -> str:
+def limits(kind: inspect.Type, show: Callable[[float], str]) -> str:
+    """The bounds of a number in words that follow its kind; empty without bounds."""
     if not isinstance(kind, inspect.IntType | inspect.FloatType) or kind.ge is None:
         return ""
     if kind.le is None:

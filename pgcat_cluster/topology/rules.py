@@ -108,6 +108,13 @@ def _min_sizes_fit(pool: settings.Pool) -> Broken:
             yield ("users", label, "min_size"), f"{min_size} is more than size, {size}"
 
 
+def _parameters_are_settings(pool: settings.PoolOptions) -> Broken:
+    # These travel beside settings in a start-up packet, and are ours to say.
+    for name in pool.parameters or ():
+        if name.lower() in ("user", "database", "options", "replication"):
+            yield ("parameters", name), "is not a setting of PostgreSQL"
+
+
 def _trust_has_no_verifier(user: settings.User) -> Broken:
     if user.auth == "trust" and user.verifier is not None:
         yield ("verifier",), 'is not allowed with auth "trust", which asks for no password'
@@ -173,7 +180,8 @@ RULES: Mapping[type[Document], tuple[Callable[[Any], Broken], ...]] = {
     settings.Bans: (_ban_times_are_in_order,),
     settings.Leadership: (_primary_is_named_if_static,),
     settings.Cluster: (_primary_exists, _servers_have_own_addresses, _min_healthy_can_be_met),
-    settings.Pool: (_min_sizes_fit,),
+    settings.Pool: (_min_sizes_fit, _parameters_are_settings),
+    settings.PoolUser: (_parameters_are_settings,),
     settings.User: (
         _trust_has_no_verifier,
         _password_can_be_checked,

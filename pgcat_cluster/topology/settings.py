@@ -51,6 +51,13 @@ Host = Annotated[str, Meta(pattern=r"^\S+$", extra={"allowed": "a host name or a
 Text = Annotated[str, Meta(min_length=1, extra={"allowed": "a text that is not empty"})]
 # PostgreSQL cuts names at 63 bytes; a longer one here could never be met.
 SqlName = Annotated[str, Meta(min_length=1, max_length=63, extra={"allowed": "a name of 1 to 63 characters"})]
+ParameterName = Annotated[
+    str,
+    Meta(
+        pattern=r"^[A-Za-z][A-Za-z0-9_]*(\.[A-Za-z0-9_]+)*$",
+        extra={"allowed": "the name of a setting of PostgreSQL"},
+    ),
+]
 Port = Annotated[int, Meta(ge=1, le=65535)]
 Count = Annotated[int, Meta(ge=0)]
 Positive = Annotated[int, Meta(ge=1)]
@@ -109,6 +116,10 @@ class ClientTls(Document, frozen=True, kw_only=True):
     cert: Text | None = None
     key: Text | None = None
     client_ca: Text | None = None
+
+    @property
+    def mode_in_force(self) -> TlsMode:
+        return self.mode or ("disable" if self.cert is None else "prefer")
 
 
 class Tcp(Document, frozen=True, kw_only=True):
@@ -302,7 +313,7 @@ class PoolOptions(Document, frozen=True, kw_only=True):
     balancing: Balancing | None = None
     writing_functions: list[Text] | None = None
     prepared_statements_max: Count | None = None
-    parameters: dict[str, str] | None = None
+    parameters: dict[ParameterName, str] | None = None
     error_compat: ErrorCompat | None = None
     require_tls: bool | None = None
 

@@ -1,0 +1,113 @@
+"""Settings written as documents again: every default said, verifiers hidden."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from msgspec import NODEFAULT, inspect, structs
+
+from pgcat_cluster.topology.model import Credentials, PoolKey, PoolSettings, build
+from pgcat_cluster.topology.reading import Path, dotted
+from pgcat_cluster.topology.settings import Document, PoolOptions, PoolUser, Settings, User
+
+HIDDEN = "(hidden)"
+
+
+def shown_lines(settings: Settings) -> Iterator[str]:
+    """One line of TOML per setting, `pools.app.users.app.size = 20`, as it is in force."""
+    for path, value in _leaves(as_document(resolved(settings)), ()):
+        yield f"{dotted(path)} = {_toml(value)}"
+
+
+def as_document(document: object) -> dict[str, Any]:
+    """The plain tree that would be read as this document; what is unset is left out."""
+    tree: dict[str, Any] = _written(inspect.type_info(type(document)), document)
+    return tree
+
+
+def resolved(settings: Settings) -> Settings:
+    """The same settings with all that depends on other settings said where it counts."""
+    topology = build(settings, lambda reference: "")
+    pools = {}
+    for label, pool in settings.pools.items():
+        database = pool.database or label
+        keys = {user: PoolKey(database, settings.users[user].user or user) for user in pool.users}
+        pools[label] = structs.replace(
+            pool,
+            **dict.fromkeys(PoolOptions.__struct_fields__),
+            database=database,
+            server_database=pool.server_database or database,
+            users={user: _options(topology.pools[key]) for user, key in keys.items()},
+        )
+    return structs.replace(
+        settings,
+        node=structs.replace(
+            settings.node, tls=structs.replace(settings.node.tls, mode=settings.node.tls.mode_in_force)
+        ),
+        clusters={
+            name: structs.replace(cluster, min_healthy=topology.clusters[name].min_healthy)
+            for name, cluster in settings.clusters.items()
+        },
+        pools=pools,
+        users={label: _named(label, user) for label, user in settings.users.items()},
+    )
+
+
+def _options(pool: PoolSettings) -> PoolUser:
+    return PoolUser(**{field: getattr(pool, field) for field in PoolOptions.__struct_fields__})
+
+
+def _named(label: str, user: User) -> User:
+    name = user.user or label
+    # What stands before the first $ of a verifier is its method, and no secret.
+    verifier = user.verifier and user.verifier[: user.verifier.find("$") + 1] + HIDDEN
+    return structs.replace(user, user=name, server_user=user.server_user or name, verifier=verifier)
+
+
+def default_of(field: inspect.Field) -> object:
+    """A field's default as a document writes it; None where it is unset, or said by its parts."""
+    if field.default_factory is not NODEFAULT:
+        return _written(field.type, field.default_factory())
+    if field.default in (NODEFAULT, None) or isinstance(field.default, Document):
+        return None
+    return _written(field.type, field.default)
+
+
+def pool_defaults() -> dict[str, Any]:
+    """What a pool is that says nothing of itself."""
+    silent = PoolSettings(key=PoolKey("", ""), cluster="", server_database="", login=Credentials(user=""))
+    return as_document(_options(silent))
+
+
+def _written(kind: inspect.Type, value: Any) -> Any:
+    match kind:
+        case inspect.Metadata(extra={"notation": notation}):
+            return notation.show(value)
+        case inspect.Metadata():
+            return _written(kind.type, value)
+        case inspect.UnionType():
+            return _written(next(one for one in kind.types if not isinstance(one, inspect.NoneType)), value)
+        case inspect.StructType():
+            return {
+                field.encode_name: _written(field.type, part)
+                for field in kind.fields
+                if (part := getattr(value, field.name)) is not None
+            }
+        case inspect.DictType():
+            return {key: _written(kind.value_type, part) for key, part in value.items()}
+        case inspect.ListType():
+            return [_written(kind.item_type, part) for part in value]
+    return value
+
+
+def _leaves(tree: dict[str, Any], path: Path) -> Iterator[tuple[Path, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, (*path, key))
+        else:
+            yield (*path, key), value
+
+
+def _toml(value: object) -> str:
+    # JSON's texts, numbers and lists are TOML's too, but for one control character that JSON leaves bare.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
