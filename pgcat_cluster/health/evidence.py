@@ -47,7 +47,7 @@ class ServerFacts:
     """What one server said about itself in one answer.
 
     `write_lsn` is how far a primary has written, or how far a replica has received; `replay_lsn` is None
-    outside recovery. `lag_s` is the age of the last replayed transaction, 0 when all that was received is replayed.
+    outside recovery. `lag_s` is the age of the last replayed transaction, 0 when all received is replayed.
     """
 
     in_recovery: bool
@@ -72,7 +72,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeWanted:
-    """Probe this server within `after_s`, over a fresh link if asked; the regular interval goes on from there."""
+    """Probe this server within `after_s`, over a fresh link if asked; the regular interval goes on then."""
 
     server: str
     after_s: float

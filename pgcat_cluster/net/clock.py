@@ -14,11 +14,11 @@ def monotonic_s() -> float:
 
 def wall_s() -> float:
     """For people only: seconds since 1970. Never used for durations."""
-    return time.time()
+    return time.time()  # noqa: TID251 - this is the clock
 
 
 async def tick(interval_s: float, on_tick: Callable[[float], None]) -> None:
-    """Call `on_tick(now_s)` every interval until cancelled; how late it comes shows how long the loop was not looking."""
+    """Call `on_tick(now_s)` every interval until cancelled; a late one shows that the loop stood still."""
     while True:
         await asyncio.sleep(interval_s)
         on_tick(monotonic_s())

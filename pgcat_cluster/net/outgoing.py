@@ -7,7 +7,7 @@ import os
 import socket
 import ssl
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from pgcat_cluster.errors import Fault, WireError
@@ -412,6 +412,7 @@ class SimpleConnection:
 
     def __init__(self, opened: OpenedServer, address: ServerAddress, loop: asyncio.AbstractEventLoop) -> None:
         self._link = _Link.resumed(opened, address, loop)
+        self._loop = loop
 
     async def query(self, sql: str, timeout_s: float) -> list[list[str | None]]:
         """The rows of all results, as text. Raises OpenFailed, for an error of the server as LoginRefused."""
@@ -423,6 +424,22 @@ class SimpleConnection:
             if (failure := self._link.explained(error)) is None:
                 raise
             raise failure from error
+
+    def watch(self, on_readable: Callable[[], None]) -> None:
+        """Call back once when something arrives between queries, be it the end of the link."""
+        sock = self._link.sock
+        assert sock is not None
+
+        def arrived() -> None:
+            self._loop.remove_reader(sock)
+            on_readable()
+
+        self._loop.add_reader(sock, arrived)
+
+    def unwatch(self) -> None:
+        """To be called before the next query."""
+        if self._link.sock is not None:
+            self._loop.remove_reader(self._link.sock)
 
     async def _rows(self, sql: str) -> list[list[str | None]]:
         link = self._link

@@ -35,7 +35,7 @@ class _WatchedContext:
         return stamps
 
     def reload(self) -> bool:
-        """Rebuild if a file changed; says whether it did. Raises TlsFilesUnusable and keeps the old context."""
+        """Rebuild if a file changed; whether it did. Raises TlsFilesUnusable and keeps the old context."""
         stamps = self._stamps()
         if stamps == self._seen:
             return False
@@ -82,9 +82,9 @@ class OutgoingTls(_WatchedContext):
 class IncomingTls(_WatchedContext):
     """How clients speak TLS to us.
 
-    `prefer` takes both kinds of link; `require` and above refuse plain ones; `verify-ca` and `verify-full` ask
-    each client for a certificate of `client_ca` (`verify-full`: with the user's name, see `client_names`).
-    `certificate_hash` is the channel binding data tls-server-end-point (RFC 5929), None where it is undefined.
+    `prefer` takes both kinds of link, `require` and above refuse plain ones; `verify-ca` and `verify-full`
+    ask each client for a certificate of `client_ca` (`verify-full`: with the user's name, see `client_names`).
+    `certificate_hash` is the channel binding data tls-server-end-point (RFC 5929), or None.
     """
 
     def __init__(
@@ -176,7 +176,7 @@ def client_names(pipe: TlsPipe) -> list[str]:
 def end_point_hash(certificate_der: bytes) -> bytes | None:
     """The tls-server-end-point data of a certificate: its hash by the algorithm of its own signature.
 
-    RFC 5929 §4.1: MD5 and SHA-1 count as SHA-256. None for signatures without a hash of their own (Ed25519, PSS).
+    RFC 5929 §4.1: MD5 and SHA-1 count as SHA-256. None for signatures without a hash (Ed25519, PSS).
     """
     certificate, _ = _der_content(certificate_der, 0)
     _, after_body = _der_content(certificate_der, certificate)

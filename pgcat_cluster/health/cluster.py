@@ -1,0 +1,171 @@
+"""The health of one cluster as this node sees it: who is primary, and which servers take new work."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from pgcat_cluster.health.detector import Detector, DetectorSettings, Opinion, OpinionChanged, State
+from pgcat_cluster.health.evidence import EvidenceClass, ProbeWanted, Sample, ServerFacts, Source
+from pgcat_cluster.health.lag import Lag, LagGate, LagLimits, kept_out
+from pgcat_cluster.health.roles import IdentityChanged, PrimaryChanged, Roles
+from pgcat_cluster.health.tilt import Tilt
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LagChanged:
+    """A replica fell too far behind, or caught up."""
+
+    server: str
+    is_behind: bool
+    lag: Lag
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Restarted:
+    """The server is not the process it was: every link to it from before is dead or about to be."""
+
+    server: str
+
+
+Decision = ProbeWanted | OpinionChanged | PrimaryChanged | IdentityChanged | LagChanged | Restarted
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """What one server may be used for now; `reason` says why not more. Lag is None on a primary."""
+
+    server: str
+    is_primary: bool
+    reads: bool
+    writes: bool
+    reason: str
+    opinion: Opinion
+    lag: Lag | None
+
+
+class ClusterHealth:
+    """Puts detectors, lag gates and roles of one cluster together.
+
+    Doubts of one node may take at most `eject_share` of the servers out of service, since many of them at
+    once more likely tell of the node than of the servers. A server that refuses, or is not the one it should
+    be, never serves. `tick` must be called every `tilt.TICK_S`.
+    """
+
+    def __init__(
+        self,
+        *,
+        servers: Sequence[str],
+        roles: Roles,
+        detector: DetectorSettings,
+        lag: LagLimits,
+        eject_share: float,
+        now: float,
+    ) -> None:
+        self.roles = roles
+        self._tilt = Tilt(now)
+        self._detectors = {server: Detector(server, detector, now) for server in servers}
+        self._gates = {server: LagGate(lag) for server in servers}
+        self._min_serving = lag.min_serving
+        self._eject_max = int(len(servers) * eject_share)
+        self._facts: dict[str, ServerFacts] = {}
+
+    def receive(self, server: str, sample: Sample, now: float) -> list[Decision]:
+        """Take one look at one server into account. Looks at a server must come in the order they ended."""
+        if not self._tilt.trusts(sample, now):
+            return []
+        decisions: list[Decision] = [*self.roles.receive(server, sample)]
+        if sample.facts is not None:
+            decisions += self._compare(server, sample.facts)
+            if reason := self.roles.wrong.get(server):
+                sample = _as_wrong(sample, reason)
+        return [*decisions, *self._detectors[server].receive(sample, now)]
+
+    def tick(self, now: float) -> None:
+        """Show that our own loop runs in time."""
+        self._tilt.tick(now)
+
+    def _compare(self, server: str, facts: ServerFacts) -> list[Decision]:
+        decisions: list[Decision] = []
+        before = self._facts.get(server)
+        self._facts[server] = facts
+        if before is not None and before.started_at != facts.started_at:
+            decisions.append(Restarted(server=server))
+        gate = self._gates[server]
+        if gate.receive(self._lag(facts)):
+            decisions.append(LagChanged(server=server, is_behind=gate.is_behind, lag=gate.lag))
+        return decisions
+
+    def _lag(self, facts: ServerFacts) -> Lag:
+        if not facts.in_recovery:
+            return Lag(lag_bytes=0, lag_s=0.0)
+        primary = self._facts.get(self.roles.primary) if self.roles.primary else None
+        lag_bytes = None
+        if primary is not None and facts.replay_lsn is not None:
+            lag_bytes = max(0, primary.write_lsn - facts.replay_lsn)
+        return Lag(lag_bytes=lag_bytes, lag_s=facts.lag_s)
+
+    def timeout_s(self, server: str, source: Source) -> float:
+        """How long the next probe of this kind may take."""
+        return self._detectors[server].timeout_s(source)
+
+    def probe_interval_s(self, server: str) -> float:
+        """From the start of one probe to the start of the next."""
+        return self._detectors[server].probe_interval_s
+
+    def standings(self) -> dict[str, Standing]:
+        """What each server may be used for, by all that is known."""
+        reasons = self._left_behind() | self._out_of_service()
+        primary = self.roles.primary
+        serving = self._gates.keys() - reasons.keys() - {primary}
+        replicas = {name: self._gates[name] for name in serving}
+        for name in kept_out(replicas, self._min_serving):
+            reasons[name] = f"lag: {_described(replicas[name].lag)}"
+        standings = {}
+        for name, detector in self._detectors.items():
+            opinion = detector.opinion
+            is_primary = name == primary
+            # A primary that comes back is the only one there is: no reason to let it prove itself first.
+            writes = is_primary and (detector.takes_new_work or opinion.state is State.RECOVERING)
+            standings[name] = Standing(
+                server=name,
+                is_primary=is_primary,
+                reads=name not in reasons,
+                writes=writes,
+                reason=reasons.get(name, "" if writes or not is_primary else _why(opinion)),
+                opinion=opinion,
+                lag=None if is_primary else self._gates[name].lag,
+            )
+        return standings
+
+    def _out_of_service(self) -> dict[str, str]:
+        doubted = [detector for detector in self._detectors.values() if not detector.takes_new_work]
+        doubted.sort(key=lambda detector: detector.opinion.since_s)
+        certain = [detector for detector in doubted if detector.opinion.evidence in _CERTAIN]
+        limited = [detector for detector in doubted if detector.opinion.evidence not in _CERTAIN]
+        return {detector.server: _why(detector.opinion) for detector in certain + limited[: self._eject_max]}
+
+    def _left_behind(self) -> dict[str, str]:
+        """Replicas that have not followed a new primary: they replay what is over."""
+        return {
+            name: f"on timeline {facts.timeline}, the primary is on {self.roles.timeline}"
+            for name, facts in self._facts.items()
+            if facts.in_recovery and facts.timeline < self.roles.timeline
+        }
+
+
+_CERTAIN = (EvidenceClass.REFUSED, EvidenceClass.WRONG)
+
+
+def _as_wrong(sample: Sample, reason: str) -> Sample:
+    return replace(sample, facts=None, failure=EvidenceClass.WRONG, detail=reason)
+
+
+def _why(opinion: Opinion) -> str:
+    evidence = opinion.evidence.value if opinion.evidence else "none"
+    return f"{opinion.state.value}, {evidence}: {opinion.reason}"
+
+
+def _described(lag: Lag) -> str:
+    parts = [] if lag.lag_bytes is None else [f"{lag.lag_bytes} bytes"]
+    return ", ".join(parts if lag.lag_s is None else [*parts, f"{lag.lag_s:.1f} s"])

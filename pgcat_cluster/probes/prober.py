@@ -1,0 +1,217 @@
+"""Asks each server of a cluster how it is, over a link of its own, and produces samples."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from pgcat_cluster.health.evidence import EvidenceClass, Sample, ServerFacts, Source
+from pgcat_cluster.net.clock import monotonic_s
+from pgcat_cluster.net.outgoing import OpenFailed, OpenTimeout, ServerAddress, SimpleConnection, open_server
+from pgcat_cluster.net.tasks import spawn
+from pgcat_cluster.net.tls import OutgoingTls
+from pgcat_cluster.session.server_login import Secret
+
+# An open link proves nothing about the listener, nor a new one about the open ones: so many over one link.
+_PROBES_PER_LINK = 5
+# However often somebody asks, a server sees fewer than 20 probes per second.
+_GAP_S = 0.05
+
+# A primary's timeline is the one in the name of its current WAL file: the control file learns of it only with
+# the next checkpoint. A replica's is the newest it has heard of; the receiver's is NULL without pg_monitor.
+_QUESTION = """
+select case when r then 't' else 'f' end,
+    (select system_identifier from pg_control_system()),
+    case when r then greatest(
+            (select timeline_id from pg_control_checkpoint()),
+            (select min_recovery_end_timeline from pg_control_recovery()),
+            (select received_tli from pg_stat_wal_receiver))
+        else ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int end,
+    pg_wal_lsn_diff(case when r then greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn())
+        else pg_current_wal_lsn() end, '0/0'),
+    case when r then pg_wal_lsn_diff(pg_last_wal_replay_lsn(), '0/0') end,
+    case when not r then null
+        when pg_last_wal_replay_lsn() >= coalesce(pg_last_wal_receive_lsn(), '0/0') then 0
+        else greatest(0, extract(epoch from clock_timestamp() - pg_last_xact_replay_timestamp())) end,
+    pg_postmaster_start_time()
+from (select pg_is_in_recovery() as r) as here
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeTarget:
+    """How to reach one server and who logs in there; TLS is the same as for traffic."""
+
+    address: ServerAddress
+    tls: OutgoingTls
+    user: str
+    database: str
+    secret: Secret | None
+
+
+class ProbeGuide(Protocol):
+    """Who says how often, and how long a probe may take."""
+
+    def timeout_s(self, server: str, source: Source) -> float: ...
+
+    def probe_interval_s(self, server: str) -> float: ...
+
+
+class Prober:
+    """One task per server; each sample goes to `on_sample` as soon as its probe ends."""
+
+    def __init__(
+        self,
+        targets: Mapping[str, ProbeTarget],
+        *,
+        guide: ProbeGuide,
+        on_sample: Callable[[str, Sample], None],
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self._rounds = {
+            name: _Rounds(name, target, guide, on_sample, loop) for name, target in targets.items()
+        }
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        self._tasks = [spawn(rounds.run(), f"probe {server}") for server, rounds in self._rounds.items()]
+
+    async def stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def nudge(self, server: str, *, after_s: float = 0.0, fresh: bool = True) -> None:
+        """Probe this server sooner than its turn."""
+        self._rounds[server].nudge(after_s, fresh)
+
+
+class _Rounds:
+    """The probes of one server, one after the other, with the link kept between them."""
+
+    def __init__(
+        self,
+        server: str,
+        target: ProbeTarget,
+        guide: ProbeGuide,
+        on_sample: Callable[[str, Sample], None],
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self._server = server
+        self._target = target
+        self._guide = guide
+        self._on_sample = on_sample
+        self._loop = loop
+        self._link: SimpleConnection | None = None
+        self._probes_left = 0  # over this link
+        self._due_s = -math.inf
+        self._sooner = asyncio.Event()
+
+    def nudge(self, after_s: float, fresh: bool) -> None:
+        self._due_s = min(self._due_s, monotonic_s() + after_s)
+        if fresh:
+            self._probes_left = 0
+        self._sooner.set()
+
+    async def run(self) -> None:
+        try:
+            while True:
+                started_s = monotonic_s()
+                self._due_s = math.inf
+                self._on_sample(self._server, await self._probe(started_s))
+                self._due_s = min(self._due_s, started_s + self._guide.probe_interval_s(self._server))
+                await self._pause(started_s + _GAP_S)
+        finally:
+            self._drop_link()
+
+    async def _pause(self, earliest_s: float) -> None:
+        if self._link is not None:
+            # Nothing is owed to us now: what comes is the end of the link, or news to look into.
+            self._link.watch(lambda: self.nudge(0.0, False))
+        try:
+            while (left_s := max(self._due_s, earliest_s) - monotonic_s()) > 0:
+                self._sooner.clear()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(left_s):
+                        await self._sooner.wait()
+        finally:
+            if self._link is not None:
+                self._link.unwatch()
+
+    async def _probe(self, started_s: float) -> Sample:
+        source = Source.KEPT if self._link is not None and self._probes_left > 0 else Source.FRESH
+        self._probes_left -= 1
+        try:
+            if source is Source.KEPT:
+                try:
+                    facts = await self._ask(self._guide.timeout_s(self._server, source))
+                except OpenTimeout:
+                    raise
+                except OpenFailed:
+                    # Somebody ended this one link; whether the server is ill, a new one shows.
+                    source = Source.FRESH
+                    facts = await self._ask_afresh(self._guide.timeout_s(self._server, source))
+            else:
+                facts = await self._ask_afresh(self._guide.timeout_s(self._server, source))
+        except OpenFailed as failure:
+            self._drop_link()
+            return self._sample(source, started_s, failure=failure.evidence, detail=failure.message)
+        return self._sample(source, started_s, facts=facts)
+
+    def _sample(
+        self,
+        source: Source,
+        started_s: float,
+        *,
+        facts: ServerFacts | None = None,
+        failure: EvidenceClass | None = None,
+        detail: str = "",
+    ) -> Sample:
+        duration_s = monotonic_s() - started_s
+        return Sample(source=source, duration_s=duration_s, facts=facts, failure=failure, detail=detail)
+
+    async def _ask_afresh(self, timeout_s: float) -> ServerFacts:
+        self._drop_link()
+        target = self._target
+        deadline_s = monotonic_s() + timeout_s
+        opened = await open_server(
+            target.address,
+            tls=target.tls,
+            user=target.user,
+            database=target.database,
+            password=target.secret,
+            # Nobody who may create functions in that database shall answer in the server's place.
+            parameters={"application_name": "pgcat_cluster probe", "search_path": "pg_catalog"},
+            timeout_s=timeout_s,
+            loop=self._loop,
+        )
+        self._link = SimpleConnection(opened, target.address, self._loop)
+        self._probes_left = _PROBES_PER_LINK - 1
+        return await self._ask(deadline_s - monotonic_s())
+
+    async def _ask(self, timeout_s: float) -> ServerFacts:
+        assert self._link is not None
+        return parse_facts(await self._link.query(_QUESTION, timeout_s))
+
+    def _drop_link(self) -> None:
+        if self._link is not None:
+            self._link.close()
+            self._link = None
+
+
+def parse_facts(rows: list[list[str | None]]) -> ServerFacts:
+    """The answer to the probe's question, as facts."""
+    [[recovery, identifier, timeline, write_lsn, replay_lsn, lag_s, started_at]] = rows
+    return ServerFacts(
+        in_recovery=recovery == "t",
+        system_identifier=identifier or "",
+        timeline=int(timeline or 0),
+        write_lsn=int(write_lsn or 0),
+        replay_lsn=None if replay_lsn is None else int(replay_lsn),
+        lag_s=None if lag_s is None else float(lag_s),
+        started_at=started_at or "",
+    )

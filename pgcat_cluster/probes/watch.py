@@ -1,0 +1,56 @@
+"""Watches one cluster: probes its servers, judges the samples, and tells what changed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+from pgcat_cluster.health.cluster import ClusterHealth, Decision
+from pgcat_cluster.health.evidence import EvidenceClass, ProbeWanted, Sample, Source
+from pgcat_cluster.health.tilt import TICK_S
+from pgcat_cluster.net.clock import monotonic_s, tick
+from pgcat_cluster.net.tasks import spawn
+from pgcat_cluster.probes.prober import Prober, ProbeTarget
+
+
+class ClusterWatch:
+    """Owns the probes of one cluster and hands every sample, its own and traffic's, to the health machine.
+
+    `on_change` gets what moved (never empty, wishes for probes not among it); read `health.standings()` then.
+    """
+
+    def __init__(
+        self,
+        health: ClusterHealth,
+        targets: Mapping[str, ProbeTarget],
+        *,
+        on_change: Callable[[list[Decision]], None],
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self.health = health
+        self._on_change = on_change
+        self._prober = Prober(targets, guide=health, on_sample=self._receive, loop=loop)
+        self._ticker: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._ticker = spawn(tick(TICK_S, self.health.tick), "tilt tick")
+        self._prober.start()
+
+    async def stop(self) -> None:
+        if self._ticker is not None:
+            self._ticker.cancel()
+        await self._prober.stop()
+
+    def traffic_failed(self, server: str, evidence: EvidenceClass, detail: str) -> None:
+        """A link of the pool could not be opened, or was lost: let a probe find out at once."""
+        self._receive(server, Sample(source=Source.TRAFFIC, duration_s=0.0, failure=evidence, detail=detail))
+
+    def _receive(self, server: str, sample: Sample) -> None:
+        changes: list[Decision] = []
+        for decision in self.health.receive(server, sample, monotonic_s()):
+            if isinstance(decision, ProbeWanted):
+                self._prober.nudge(decision.server, after_s=decision.after_s, fresh=decision.fresh)
+            else:
+                changes.append(decision)
+        if changes:
+            self._on_change(changes)
