@@ -1,34 +1,56 @@
-"""What every test run shares: the header that says compiled or interpreted, the long tests, the actors."""
+"""What every test run shares: the header that says compiled or interpreted, what is left out, the actors."""
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Generator
+from pathlib import Path
 
 import pytest
 
-pytest_plugins = ["tests.support.stack", "tests.support.front_fixtures"]
+from pgcat_cluster.relay.build import build_kind
+
+pytest_plugins = ["tests.support.stack"]
+
+IS_INTERPRETED_ON_PURPOSE = os.environ.get("PGCAT_PURE", "0") not in ("", "0")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="also run what is marked live_long")
+    parser.addoption("--counts-to", type=Path, help="write how many tests passed, failed, … to this file")
+    parser.addoption("--counts-from", type=Path, help="add the counts of an earlier run to the last line")
 
 
-def pytest_report_header(config: pytest.Config) -> str:
-    return f"data plane: {data_plane()}"
+def pytest_report_header() -> str:
+    return f"data plane: {build_kind()}{' (PGCAT_PURE)' if IS_INTERPRETED_ON_PURPOSE else ''}"
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if config.getoption("--long"):
-        return
-    chosen = [item for item in items if item.get_closest_marker("live_long") is None]
+    left_out = {name for name, applies in _LEFT_OUT.items() if applies(config)}
+    chosen = [item for item in items if not left_out & {mark.name for mark in item.iter_markers()}]
     if len(chosen) < len(items):
-        config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("live_long")])
+        kept = set(chosen)
+        config.hook.pytest_deselected(items=[item for item in items if item not in kept])
         items[:] = chosen
 
 
-def data_plane() -> str:
-    """`compiled` or `interpreted`, by the word of the package itself."""
-    from pgcat_cluster.relay.build import build_kind
+_LEFT_OUT = {
+    "live_long": lambda config: not config.getoption("--long"),
+    "once": lambda _config: IS_INTERPRETED_ON_PURPOSE,
+}
 
-    forced = " (PGCAT_PURE=1)" if os.environ.get("PGCAT_PURE") == "1" else ""
-    return f"{build_kind()}{forced}"
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> Generator[None, None, None]:
+    yield
+    # After everything is reported and before the last line is made of what stands in `stats`.
+    stats = terminalreporter.stats
+    if target := config.getoption("--counts-to"):
+        counts = {word: len(reports) for word, reports in stats.items() if word}
+        target.write_text(json.dumps(counts))
+    if (earlier := config.getoption("--counts-from")) and earlier.exists():
+        for word, count in json.loads(earlier.read_text()).items():
+            stats.setdefault(word, []).extend([object()] * count)

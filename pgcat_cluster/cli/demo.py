@@ -99,7 +99,7 @@ def demo(
 
     def report(step: str) -> None:
         if not as_json:
-            progress.print(f"[green]✓[/] {time.monotonic() - started:4.1f} s  {step}")
+            progress.print(f"[green]✓[/] {time.monotonic() - started:4.1f} s  {step}", soft_wrap=True)
 
     try:
         with Interruptions() as interruptions:
@@ -149,7 +149,7 @@ def _watch(stack: Stack, progress: Console) -> None:
     running = {server.name: server for server in stack.servers}
     while all(node.is_running() for node in stack.nodes):
         for name in [name for name, server in running.items() if not server.is_running()]:
-            progress.print(f"[yellow]{name} has ended[/] (log: {running.pop(name).log})")
+            progress.print(f"[yellow]{name} has ended[/] (log: {running.pop(name).log})", soft_wrap=True)
         time.sleep(_LOOK_S)
     ended = next(node for node in stack.nodes if not node.is_running())
     raise DemoFault(f"node {ended.name} has ended: {ended.last_words()}")

@@ -114,7 +114,7 @@ def judge(evidence: Evidence, primary: Postgres, replicas: Sequence[Postgres]) -
             holds=evidence.answered("read", replica) > 0
             and evidence.counted[replica.name].commits >= evidence.answered("read", replica),
             claim=f"reads reach {replica.name}",
-            numbers=f"{evidence.answered('read', replica)} of {reads} answers came from port {replica.port};"
+            numbers=f"{evidence.answered('read', replica)} of {reads} answers came from {replica.name};"
             f" its pg_stat_database grew by {evidence.counted[replica.name].commits} transactions",
         )
         for replica in replicas
@@ -126,8 +126,8 @@ def judge(evidence: Evidence, primary: Postgres, replicas: Sequence[Postgres]) -
                 # Beside the writes there is what opening links needs: far less than a tenth of the reads.
                 holds=evidence.answered("read", primary) == 0 and at_primary.commits < changed + reads // 10,
                 claim="no read reaches the primary",
-                numbers=f"{evidence.answered('read', primary)} of {reads} answers came from port {primary.port};"
-                f" its pg_stat_database grew by {at_primary.commits} transactions for {changed} that write",
+                numbers=f"{evidence.answered('read', primary)} of {reads} answers came from {primary.name}"
+                f"; its pg_stat_database grew by {at_primary.commits} transactions for {changed} that write",
             )
         )
     seen_there = evidence.answered("write", primary) + evidence.answered("in transaction", primary)
@@ -135,7 +135,7 @@ def judge(evidence: Evidence, primary: Postgres, replicas: Sequence[Postgres]) -
         Finding(
             holds=seen_there == changed and at_primary.inserted >= changed,
             claim="every write reaches the primary alone",
-            numbers=f"{seen_there} of {changed} answers came from port {primary.port}; "
+            numbers=f"{seen_there} of {changed} answers came from {primary.name}; "
             f"its pg_stat_database counts {at_primary.inserted} new rows",
         ),
         Finding(

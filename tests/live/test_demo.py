@@ -1,0 +1,209 @@
+"""The demo as a person and a program meet it: one command, an honest check, nothing left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from pgcat_cluster.demo.binaries import find_binaries
+from pgcat_cluster.demo.processes import wait_until
+
+COMMAND = [sys.executable, "-m", "pgcat_cluster", "demo"]
+PATIENCE_S = 60
+
+
+def run_demo(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*COMMAND, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        env={**os.environ, **environment},
+        check=False,
+    )
+
+
+class RunningDemo:
+    """A demo that was started with --json and has said what it is."""
+
+    def __init__(self, folder: Path, *arguments: str) -> None:
+        self.process = subprocess.Popen(
+            [*COMMAND, "--port", "0", "--json", *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "TMPDIR": str(folder)},
+        )
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        assert line, self.process.communicate()[1]
+        self.description: dict[str, Any] = json.loads(line)
+
+    def pids(self) -> list[int]:
+        return [each["pid"] for each in (*self.description["nodes"], *self.description["servers"])]
+
+    def end(self, number: signal.Signals) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(PATIENCE_S)
+
+
+@pytest.fixture
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A temporary folder that PostgreSQL's own user can walk to, with a path short enough for sockets."""
+    import tempfile
+
+    with tempfile.TemporaryDirectory(prefix="pgd-", dir="/tmp") as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_everything_answers_and_nothing_is_left_behind(folder: Path, number: signal.Signals) -> None:
+    demo = RunningDemo(folder)
+    try:
+        what = demo.description
+        passwords = what["passwords"]
+        with psycopg.connect(what["url"]) as connection:
+            assert connection.execute("select current_user, current_database()").fetchone() == (
+                "test",
+                "test",
+            )
+        primary, *replicas = what["servers"]
+        for server, user in ((primary, "postgres"), (replicas[0], "replicator")):
+            with psycopg.connect(
+                host=server["host"],
+                port=server["port"],
+                user=user,
+                password=passwords[user],
+                dbname="postgres",
+            ) as connection:
+                answer = connection.execute("select current_user, pg_is_in_recovery()").fetchone()
+                assert answer == (user, server is not primary)
+        assert [server["role"] for server in what["servers"]] == ["primary", "replica", "replica"]
+    finally:
+        demo.end(number)
+    pids = demo.pids()
+    wait_until(lambda: not any(map(is_alive, pids)), within_s=20.0, what="all processes have ended")
+    wait_until(lambda: not list(folder.iterdir()), within_s=20.0, what="the folder is gone")
+
+
+def test_the_printed_line_works_when_copied(folder: Path) -> None:
+    demo = RunningDemo(folder, "--replicas", "0")
+    try:
+        line = f"{demo.description['psql']} -Atc 'select 6 * 7'"
+        assert subprocess.run(line, shell=True, capture_output=True, text=True, check=False).stdout == "42\n"
+    finally:
+        demo.end(signal.SIGTERM)
+
+
+def test_check_proves_the_split() -> None:
+    done = run_demo("--check", "--port", "0", "--json")
+    assert (done.returncode, json.loads(done.stdout)["holds"]) == (0, True), done.stdout + done.stderr
+
+
+def test_check_tells_a_person() -> None:
+    done = run_demo("--check", "--port", "0", "--replicas", "1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.splitlines()[-1] == "the split works"
+
+
+def test_passwords_can_be_given(folder: Path) -> None:
+    demo = RunningDemo(folder, "--replicas", "0", "--password", "it's", "--password", "postgres=su per")
+    try:
+        what = demo.description
+        assert (what["passwords"]["test"], what["passwords"]["postgres"]) == ("it's", "su per")
+        with psycopg.connect(what["url"]) as connection:
+            assert connection.execute("select 1").fetchone() == (1,)
+    finally:
+        demo.end(signal.SIGTERM)
+
+
+def test_data_stays_in_a_folder_of_ones_own(folder: Path) -> None:
+    own = folder / "own"
+    for expected in ([], [(1,)]):
+        demo = RunningDemo(folder, "--replicas", "1", "--data-dir", str(own))
+        try:
+            with psycopg.connect(demo.description["url"], autocommit=True) as connection:
+                connection.execute("create table if not exists kept as select 1 as n where false")
+                # Inside a read-write transaction: asked where it was written.
+                with connection.transaction():
+                    assert connection.execute("select n from kept").fetchall() == expected
+                    connection.execute("insert into kept values (1)")
+        finally:
+            demo.end(signal.SIGTERM)
+        assert not any(map(is_alive, demo.pids()))
+
+
+def test_stopped_half_way_it_leaves_nothing(folder: Path) -> None:
+    process = subprocess.Popen(
+        [*COMMAND, "--port", "0"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "TMPDIR": str(folder)},
+    )
+    wait_until(lambda: bool(list(folder.glob("*/p1/PG_VERSION"))), within_s=30.0, what="initdb has begun")
+    process.terminate()
+    _, said = process.communicate(timeout=PATIENCE_S)
+    assert said.splitlines()[-1] == "stopped; nothing is left running"
+    assert list(folder.iterdir()) == []
+
+
+def test_a_taken_port_is_one_line_with_the_remedy() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        done = run_demo("--port", str(port))
+    assert done.returncode == 1
+    expected = f"Error: port {port}: Address already in use; choose another one with --port\n"
+    assert (done.stdout, done.stderr) == ("", expected)
+
+
+def test_a_missing_binary_is_one_line_with_the_remedy(folder: Path) -> None:
+    done = run_demo("--port", "0", PGCAT_PG_BIN=str(folder))
+    missing = "initdb, postgres, pg_basebackup, pg_ctl"
+    assert (done.returncode, done.stdout, done.stderr) == (
+        1,
+        "",
+        f"Error: PGCAT_PG_BIN: {folder} lacks {missing}\n",
+    )
+
+
+def test_a_folder_with_other_things_is_refused(folder: Path) -> None:
+    (folder / "letter.txt").write_text("dear reader")
+    done = run_demo("--port", "0", "--data-dir", str(folder))
+    expected = f"Error: --data-dir {folder} holds something else; name a new or an empty folder\n"
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", expected)
+    assert [entry.name for entry in folder.iterdir()] == ["letter.txt"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can hide programs from PostgreSQL's user")
+def test_programs_out_of_reach_are_copied(folder: Path) -> None:
+    """As with a virtual environment inside root's own home."""
+    found = find_binaries().folder.resolve()
+    closed = folder / "closed"
+    closed.mkdir(mode=0o700)
+    link = closed / "bin"
+    link.mkdir()
+    for program in found.iterdir():
+        (link / program.name).symlink_to(program)
+    done = run_demo("--port", "0", "--replicas", "0", "--check", PGCAT_PG_BIN=str(link))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "PGCAT_PG_BIN, copied" in done.stderr
