@@ -1,10 +1,374 @@
-"""Judges a statement string without PostgreSQL's grammar; the one door to sqlglot."""
+"""Judges statements where PostgreSQL's grammar can not be had: by keywords; the one door to sqlglot.
+
+sqlglot misreads statements without an error, so it is never asked what a statement is. The first keyword says
+that; words that write or lock anywhere in a query refuse it; and only what sqlglot then recognises as a query
+may be a read. The cost is precision, not safety: some reads stay on the primary, EXPLAIN and COPY always.
+"""
 
 from __future__ import annotations
 
-from .findings import NOT_PARSED, unknown
-from .statement import Analysis
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import sqlglot
+from sqlglot import errors, expressions
+
+from .findings import NOT_PARSED, Findings, unknown
+from .functions import SET_CONFIG
+from .statement import Analysis, Effect, TransactionVerb
+
+_LETTER = r"A-Za-z_\x80-\U0010ffff"
+_TOKEN = re.compile(
+    rf"""
+    (?P<blank>   [ \t\n\r\f\v]+ | --[^\n\r]* )
+  | (?P<comment> /\* )
+  | (?P<escape>  [uU]&['"] )
+  | (?P<string>  [eE]'(?:[^'\\]|\\.|'')*+' | [bBxXnN]?'(?:[^']|'')*+' )
+  | (?P<quoted>  "(?:[^"]|"")++" )
+  | (?P<dollar>  \$(?P<tag>(?:[{_LETTER}][{_LETTER}0-9]*)?)\$.*?\$(?P=tag)\$ )
+  | (?P<value>   \$\d+ | \d[{_LETTER}0-9.]* )
+  | (?P<word>    [{_LETTER}][{_LETTER}0-9$]* )
+  | (?P<mark>    . )
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+_COMMENT_EDGE = re.compile(r"/\*|\*/")
+
+
+class _NotUnderstood(Exception):
+    """The text is not worth a guess."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Token:
+    """A piece of a statement that is no blank. `name` is folded by PostgreSQL's rule; empty if it is none."""
+
+    text: str
+    name: str = ""
+    is_string: bool = False
+    is_value: bool = False
+    is_keyword: bool = False
 
 
 def analyze(text: str, writing_functions: frozenset[str]) -> Analysis:
-    return unknown(NOT_PARSED)
+    """Like `analysis.analyze`, with less insight."""
+    findings = Findings(writing_functions=writing_functions)
+    count = 0
+    try:
+        for statement in _statements(text):
+            count += 1
+            _judge(statement, findings)
+    except _NotUnderstood:
+        return unknown(NOT_PARSED)
+    return findings.conclude(count)
+
+
+# --- cutting
+
+
+def _statements(text: str) -> Iterator[list[_Token]]:
+    statement: list[_Token] = []
+    for token in _tokens(text):
+        if token.text != ";":
+            statement.append(token)
+        elif statement:
+            yield statement
+            statement = []
+    if statement:
+        yield statement
+
+
+def _tokens(text: str) -> Iterator[_Token]:
+    position = 0
+    while match := _TOKEN.match(text, position):
+        position = match.end()
+        piece = match.group()
+        match match.lastgroup:
+            case "blank":
+                pass
+            case "comment":
+                position = _end_of_comment(text, position)
+            case "word":
+                if piece.lower() == "atomic":  # the body of a function: its semicolons end no statement
+                    raise _NotUnderstood
+                yield _Token(piece, name=piece.lower(), is_keyword=True)
+            case "quoted":
+                yield _Token(piece, name=piece[1:-1].replace('""', '"'))
+            case "string":
+                yield _Token(piece, is_string=True)
+            case "value":
+                yield _Token(piece, is_value=True)
+            case "escape":  # may spell any name
+                raise _NotUnderstood
+            case "mark" if piece in "'\"$\\{}?\0":  # unterminated, or nothing that PostgreSQL knows
+                raise _NotUnderstood
+            case _:
+                yield _Token(piece)
+
+
+def _end_of_comment(text: str, position: int) -> int:
+    depth = 1
+    while depth:
+        edge = _COMMENT_EDGE.search(text, position)
+        if edge is None:
+            raise _NotUnderstood
+        depth += 1 if edge.group() == "/*" else -1
+        position = edge.end()
+    return position
+
+
+# --- judging
+
+
+def _judge(tokens: list[_Token], findings: Findings) -> None:
+    words = [token.name if token.is_keyword else "" for token in tokens]
+    first = words[0]
+    if first in _QUERIES or tokens[0].text == "(":
+        _query(tokens, words, findings)
+    elif first in _TRANSACTION_WORDS or words[:2] == ["prepare", "transaction"]:
+        _transaction(words, findings)
+    elif first == "set":
+        _set(tokens, words, findings)
+    elif first == "show":
+        findings.show(_parameter_named(tokens, words))
+    elif first in _PLAIN:
+        reason, effects = _PLAIN[first]
+        findings.refuse(reason, *effects)
+        _details(tokens, words, findings)
+    else:
+        raise _NotUnderstood
+    _calls(tokens, findings)
+
+
+def _follow(words: list[str], *wanted: str) -> bool:
+    """Whether these words stand next to each other somewhere."""
+    width = len(wanted)
+    return any(tuple(words[at : at + width]) == wanted for at in range(len(words) - width + 1))
+
+
+_QUERIES = frozenset({"select", "values", "with", "table"})
+_READING_ROOTS = (expressions.Select, expressions.Values, expressions.SetOperation, expressions.Subquery)
+_REFUSED_NODES = (
+    expressions.Lock,
+    expressions.Into,
+    expressions.Insert,
+    expressions.Update,
+    expressions.Delete,
+    expressions.Merge,
+    expressions.Command,
+)
+_WRITING_WORDS = ("insert", "update", "delete", "merge")
+
+
+def _query(tokens: list[_Token], words: list[str], findings: Findings) -> None:
+    for word in _WRITING_WORDS:
+        # FOR UPDATE and a column named `update` are taken for writes too: no read is worth the risk.
+        if word in words:
+            findings.refuse(f"writes: {word}", Effect.WRITES)
+    if "into" in words:
+        effect = Effect.TEMPORARY if {"temp", "temporary"} & set(words) else Effect.WRITES
+        findings.refuse("writes: select into", effect)
+    if any(_follow(words, "for", strength) for strength in ("share", "no", "key")):
+        findings.refuse("locks rows", Effect.WRITES)
+    if any(token.name.startswith("pg_temp") for token in tokens):
+        findings.refuse("names a temporary object")
+    if "pg_settings" in (token.name for token in tokens) and "update" in words:
+        findings.refuse("writes: update", Effect.SETS_PARAMETER)
+        findings.parameters.append(None)
+    if findings.reason is None and words[0] != "table":
+        _require_query(tokens)
+
+
+def _require_query(tokens: list[_Token]) -> None:
+    try:
+        roots = sqlglot.parse(_joined(tokens), read="postgres")
+    except (errors.SqlglotError, RecursionError) as fault:
+        raise _NotUnderstood from fault
+    if len(roots) != 1 or not isinstance(roots[0], _READING_ROOTS) or roots[0].find(*_REFUSED_NODES):
+        raise _NotUnderstood
+
+
+def _joined(tokens: list[_Token]) -> str:
+    # sqlglot takes two parameters without a blank between them for a dollar quote, so all but operators
+    # stands between blanks.
+    pieces: list[str] = []
+    for token in tokens:
+        is_mark = not (token.name or token.is_string or token.is_value)
+        pieces.append(token.text if is_mark else f" {token.text} ")
+    return "".join(pieces)
+
+
+_TRANSACTION_WORDS = frozenset(
+    {"begin", "start", "commit", "end", "rollback", "abort", "savepoint", "release"}
+)
+
+
+def _transaction(words: list[str], findings: Findings) -> None:
+    chains = _follow(words, "and", "chain")
+    match words[0]:
+        case "begin" | "start":
+            if _follow(words, "read", "only") and not {"write", "serializable"} & set(words):
+                verb, reason = TransactionVerb.BEGIN_READ_ONLY, "begins a read-only transaction"
+            else:
+                verb, reason = TransactionVerb.BEGIN, "begins a transaction"
+            findings.control(verb, reason, opens=True)
+        case "prepare":
+            findings.control(TransactionVerb.OTHER, "prepares a transaction", ends=True)
+            findings.effects.add(Effect.WRITES)
+        case "commit" | "rollback" if "prepared" in words[:2]:
+            findings.control(TransactionVerb.OTHER, "ends a prepared transaction")
+            findings.effects.add(Effect.WRITES)
+        case "rollback" | "abort" if "to" not in words:
+            findings.control(TransactionVerb.ROLLBACK, "ends a transaction", opens=chains, ends=True)
+        case "commit" | "end":
+            findings.control(TransactionVerb.COMMIT, "ends a transaction", opens=chains, ends=True)
+        case _:
+            findings.control(TransactionVerb.OTHER, "controls a savepoint")
+
+
+_NAMES_OF_SET = {"time": "timezone", "names": "client_encoding", "schema": "search_path", "xml": "xmloption"}
+
+
+def _set(tokens: list[_Token], words: list[str], findings: Findings) -> None:
+    match words[1:]:
+        case ["constraints", *_]:
+            findings.refuse("sets constraints")
+            return
+        case ["transaction", *_] | ["local", "transaction", *_]:
+            findings.control(TransactionVerb.OTHER, "sets transaction modes")
+            return
+        case ["session", "characteristics", *_]:
+            findings.parameters.append(None)
+        case ["session", "authorization", *_] | [_, "session", "authorization", *_]:
+            findings.parameters.append("session_authorization")
+        case _:
+            at = 2 if words[1:2] in (["local"], ["session"]) else 1
+            name = _name_at(tokens, at)
+            findings.parameters.append(_NAMES_OF_SET.get(name or "", name))
+    findings.needs_text = True
+    if any("pg_temp" in token.text.lower() for token in tokens):
+        findings.effects.add(Effect.TEMPORARY)
+    is_local = words[1:2] == ["local"]
+    findings.refuse("sets a parameter", Effect.SETS_LOCAL if is_local else Effect.SETS_PARAMETER)
+
+
+def _name_at(tokens: list[_Token], at: int) -> str | None:
+    """A name, dots included; None where there is none."""
+    if at >= len(tokens) or not tokens[at].name:
+        return None
+    name = tokens[at].name
+    while at + 2 < len(tokens) and tokens[at + 1].text == "." and tokens[at + 2].name:
+        at += 2
+        name = f"{name}.{tokens[at].name}"
+    return name.lower()
+
+
+_MAINTENANCE_WORDS = frozenset(
+    {"truncate", "grant", "revoke", "comment", "security", "vacuum", "analyze", "cluster"}
+    | {"reindex", "checkpoint", "refresh", "reassign", "import"}
+)
+_WRITES = (Effect.WRITES,)
+_DROPS = (Effect.DROPS, Effect.WRITES)
+_ANYTHING = (Effect.RUNS_CODE, Effect.WRITES)
+_PLAIN: dict[str, tuple[str, tuple[Effect, ...]]] = {
+    **{word: (f"writes: {word}", _WRITES) for word in (*_WRITING_WORDS, *_MAINTENANCE_WORDS)},
+    "create": ("writes: create", ()),
+    "drop": ("drop", _DROPS),
+    "alter": ("alter", _DROPS),
+    "lock": ("locks a table", ()),
+    "copy": ("copies", (Effect.COPY_IN, Effect.COPY_OUT, Effect.WRITES)),
+    "explain": ("explains", (Effect.EXECUTES, *_ANYTHING)),
+    "do": ("runs code", _ANYTHING),
+    "call": ("calls a procedure", _ANYTHING),
+    "reset": ("sets a parameter", (Effect.SETS_PARAMETER,)),
+    "discard": ("discards session state", ()),
+    "prepare": ("prepares a statement", (Effect.PREPARES,)),
+    "execute": ("executes a prepared statement", (Effect.EXECUTES, *_ANYTHING)),
+    "deallocate": ("deallocates a prepared statement", (Effect.DEALLOCATES,)),
+    "declare": ("uses a cursor", ()),
+    "fetch": ("uses a cursor", ()),
+    "move": ("uses a cursor", ()),
+    "close": ("uses a cursor", (Effect.CLOSES_CURSOR,)),
+    "listen": ("listens", (Effect.LISTENS,)),
+    "unlisten": ("unlistens", (Effect.UNLISTENS,)),
+    "notify": ("notifies", _WRITES),
+    "load": ("loads a library", (Effect.LOADS,)),
+}
+
+
+_DISCARDED = {"temp": "temp", "temporary": "temp", "plans": "plans", "sequences": "sequences"}
+
+
+def _details(tokens: list[_Token], words: list[str], findings: Findings) -> None:
+    """What a keyword's statement says beyond the keyword."""
+    match words[0]:
+        case "create":
+            is_temporary = {"temp", "temporary"} & set(words[1:5]) or any(
+                token.name.startswith("pg_temp") for token in tokens
+            )
+            if not is_temporary:
+                findings.effects.add(Effect.WRITES)
+            elif not _follow(words, "on", "commit", "drop"):
+                findings.effects.add(Effect.TEMPORARY)
+            if _follow(words, "as", "execute"):
+                findings.effects.update((Effect.EXECUTES, *_ANYTHING))
+        case "update" if any(token.name == "pg_settings" for token in tokens):
+            findings.effects.add(Effect.SETS_PARAMETER)
+            findings.parameters.append(None)
+        case "reset":
+            findings.parameters.append(_parameter_named(tokens, words))
+        case "discard":
+            findings.discard(_DISCARDED.get(" ".join(words[1:]), "all"))
+        case "prepare" | "execute":
+            findings.prepared_name = _name_at(tokens, 1)
+        case "deallocate":
+            at = 2 if words[1:2] == ["prepare"] and len(words) > 2 else 1
+            findings.prepared_name = None if words[at : at + 1] == ["all"] else _name_at(tokens, at)
+        case "declare" if _follow(words, "with", "hold"):
+            findings.effects.add(Effect.HOLD_CURSOR)
+        case _:
+            pass
+
+
+def _parameter_named(tokens: list[_Token], words: list[str]) -> str:
+    match words[1:]:
+        case ["time", "zone"]:
+            return "timezone"
+        case ["transaction", "isolation", "level"]:
+            return "transaction_isolation"
+        case ["session", "authorization"]:
+            return "session_authorization"
+        case _:
+            name = _name_at(tokens, 1)
+            if name is None:
+                raise _NotUnderstood
+            return name
+
+
+def _calls(tokens: list[_Token], findings: Findings) -> None:
+    for at, token in enumerate(tokens[:-1]):
+        if not token.name or tokens[at + 1].text != "(":
+            continue
+        if token.name != SET_CONFIG:
+            findings.call(token.name, _qualified(tokens, at))
+            continue
+        # set_config ( 'name' , value , true )
+        arguments = tokens[at + 2 : at + 8]
+        by_position = (
+            len(arguments) == 6
+            and arguments[0].is_string
+            and arguments[1].text == arguments[3].text == ","
+            and (arguments[2].is_string or arguments[2].is_value)
+            and arguments[5].text == ")"
+        )
+        name = arguments[0].text[1:-1] if by_position and arguments[0].text.startswith("'") else None
+        findings.set_config(name, is_local=by_position and arguments[4].name == "true")
+        if by_position and "pg_temp" in arguments[2].text.lower():
+            findings.effects.add(Effect.TEMPORARY)
+
+
+def _qualified(tokens: list[_Token], at: int) -> str:
+    if at >= 2 and tokens[at - 1].text == "." and tokens[at - 2].name:
+        return f"{tokens[at - 2].name}.{tokens[at].name}"
+    return tokens[at].name

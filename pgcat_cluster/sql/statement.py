@@ -68,7 +68,7 @@ class Analysis:
     """A statement in it ends the transaction block; one that opens another by AND CHAIN does both."""
     effects: frozenset[Effect] = frozenset()
     parameters: tuple[str | None, ...] = ()
-    """Lower-case names that SET, RESET and set_config() touch in order; `all`: RESET ALL; None: unknown."""
+    """Lower-case names that SET, RESET and set_config() touch; `all`: RESET ALL; None: unknown which."""
     prepared_name: str | None = None
     """Name in PREPARE, EXECUTE or DEALLOCATE; None for DEALLOCATE ALL."""
     discards: str | None = None

@@ -176,18 +176,35 @@ def _query(kind: str) -> Callable[[Node, Findings], None]:
 
 
 _WORDS = {
-    "CreateStmt": "create table",
-    "CreateSeqStmt": "create sequence",
-    "CreateTrigStmt": "create trigger",
+    "AlterObjectSchemaStmt": "alter schema of",
+    "AlterSeqStmt": "alter sequence",
+    "AlterStatsStmt": "alter statistics",
+    "AlterTSConfigurationStmt": "alter text search configuration",
+    "CheckPointStmt": "checkpoint",
+    "CompositeTypeStmt": "create type",
+    "CreateAmStmt": "create access method",
+    "CreateEnumStmt": "create type",
+    "CreateEventTrigStmt": "create event trigger",
+    "CreateFdwStmt": "create foreign data wrapper",
+    "CreateOpClassStmt": "create operator class",
+    "CreateOpFamilyStmt": "create operator family",
     "CreatePLangStmt": "create language",
+    "CreateRangeStmt": "create type",
+    "CreateSeqStmt": "create sequence",
+    "CreateStatsStmt": "create statistics",
+    "CreateStmt": "create table",
+    "CreateTableSpaceStmt": "create tablespace",
+    "CreateTrigStmt": "create trigger",
     "CreatedbStmt": "create database",
     "DefineStmt": "create",
+    "DropTableSpaceStmt": "drop tablespace",
+    "DropdbStmt": "drop database",
     "IndexStmt": "create index",
     "RefreshMatViewStmt": "refresh materialized view",
     "RuleStmt": "create rule",
     "SecLabelStmt": "security label",
-    "ViewStmt": "create view",
     "VacuumStmt": "vacuum or analyze",
+    "ViewStmt": "create view",
 }
 
 
@@ -338,7 +355,8 @@ def _declare(body: Node, findings: Findings) -> None:
 def _code(reason: str) -> Callable[[Node, Findings], None]:
     def judge_code(body: Node, findings: Findings) -> None:
         findings.refuse(reason, Effect.RUNS_CODE, Effect.WRITES)
-        _Walk(findings).over({"FuncCall": _child(body, "funccall")})
+        if "funccall" in body:
+            _Walk(findings).over({"FuncCall": body["funccall"]})
 
     return judge_code
 
