@@ -81,7 +81,8 @@ def _syntax_problem(message: str) -> Problem:
 
 
 def _nearest(word: str, words: Collection[str]) -> str | None:
-    return next(iter(get_close_matches(word, words, n=1, cutoff=0.6)), None)
+    begun = (candidate for candidate in words if word and candidate.startswith(word))
+    return next(iter(get_close_matches(word, words, n=1, cutoff=0.6)), None) or next(begun, None)
 
 
 def _shown(value: object) -> str:
@@ -151,7 +152,9 @@ class _Reader:
         }
 
     def _refuse(self, path: Path, message: str) -> _Partial:
-        self.problems.append(Problem(dotted(path), message))
+        # Texts of the file are quoted in messages; one problem stays one line whatever they contain.
+        line = re.sub(r"[\x00-\x1f\x7f]", lambda match: f"\\u{ord(match[0]):04x}", message)
+        self.problems.append(Problem(dotted(path), line))
         return _UNREAD
 
     def _not_allowed(self, path: Path, value: object, allowed: str, hint: str | None = None) -> _Partial:

@@ -47,7 +47,14 @@ ListenAddress = Annotated[str, _text(ADDRESS)]
 OptionalAddress = Annotated[str, _text(ADDRESS_OR_OFF)]
 Reference = Annotated[str, _text(REFERENCE)]
 Verifier = Annotated[str, _text(VERIFIER)]
-Host = Annotated[str, Meta(pattern=r"^\S+$", extra={"allowed": "a host name or an address, without port"})]
+# A single colon would be a port; what has two is an IPv6 address.
+Host = Annotated[
+    str,
+    Meta(
+        pattern=r"^(/\S*|[^\s/@:]+|[0-9A-Fa-f]*:[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*(%\w+)?)$",
+        extra={"allowed": "a host name or address without port, or the directory of a Unix socket"},
+    ),
+]
 Text = Annotated[str, Meta(min_length=1, extra={"allowed": "a text that is not empty"})]
 # PostgreSQL cuts names at 63 bytes; a longer one here could never be met.
 SqlName = Annotated[str, Meta(min_length=1, max_length=63, extra={"allowed": "a name of 1 to 63 characters"})]

@@ -102,7 +102,7 @@ def _written(kind: inspect.Type, value: Any) -> Any:
 
 def _leaves(tree: dict[str, Any], path: Path) -> Iterator[tuple[Path, Any]]:
     for key, value in tree.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and value:
             yield from _leaves(value, (*path, key))
         else:
             yield (*path, key), value

@@ -97,7 +97,7 @@ DURATION = Notation(
     parse=parse_duration,
     show=show_duration,
     pattern=_DURATION,
-    allowed='a duration such as "250ms", "6s", "5m", "1h", or "0"',
+    allowed='a duration such as "250ms", "6s", "5m", "1h"',
 )
 SIZE = Notation(
     parse=parse_size,
