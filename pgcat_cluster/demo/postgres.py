@@ -45,6 +45,12 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
+def connection_string(host: str, port: int, user: str, password: str, database: str) -> str:
+    """In libpq's own notation, quoted as it wants."""
+    quoted = password.replace("\\", "\\\\").replace("'", "\\'")
+    return f"host={host} port={port} user={user} password='{quoted}' dbname={database}"
+
+
 class Postgres:
     """One server with its data folder. Passwords are those of the stack: user name to password."""
 
@@ -234,8 +240,7 @@ class Postgres:
 
     def dsn(self, user: str = "test", database: str = "test") -> str:
         """A libpq connection string, password included."""
-        password = self.passwords[user].replace("\\", "\\\\").replace("'", "\\'")
-        return f"host={self.host} port={self.port} user={user} password='{password}' dbname={database}"
+        return connection_string(self.host, self.port, user, self.passwords[user], database)
 
     def query(self, sql: str, user: str = "postgres", database: str = "postgres") -> list[tuple[Any, ...]]:
         """Run one statement on a connection of its own, in autocommit; its rows, or none. Needs psycopg."""

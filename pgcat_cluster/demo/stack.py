@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 
 from pgcat_cluster.demo.binaries import Binaries, find_binaries
-from pgcat_cluster.demo.node import Node
+from pgcat_cluster.demo.node import CONFIG, Node
 from pgcat_cluster.demo.postgres import Postgres
 from pgcat_cluster.demo.processes import DemoFault, Household, Interruptions, server_account, wait_until
 
@@ -129,13 +129,21 @@ class Stack:
 
         # A fleet starts its etcd here, before the nodes that look for it.
         self.nodes = []
-        for number in range(1, node_count + 1):
-            node = Node(f"n{number}", household=self._household, port=self._node_port if number == 1 else 0)
-            node.configure(self.primary, self.replicas, self.passwords)
-            self._closing.callback(node.stop)
-            node.start()
-            self.nodes.append(node)
+        for number in range(node_count):
+            node = self.add_node(port=self._node_port if number == 0 else 0)
             self._report(f"node {node.name} on port {node.port}")
+
+    def add_node(
+        self, *, port: int = 0, config: str = CONFIG, environment: Mapping[str, str] | None = None
+    ) -> Node:
+        """Start one more node in front of the servers; `config` is a template as in `demo.node`."""
+        name = f"n{len(self.nodes) + 1}"
+        node = Node(name, household=self._household, passwords=self.passwords, port=port)
+        node.configure(self.servers, config)
+        self._closing.callback(node.stop)
+        node.start(environment)
+        self.nodes.append(node)
+        return node
 
     def _roles(self) -> list[str]:
         """What makes the users and gives them their passwords; harmless when they exist already."""

@@ -12,10 +12,12 @@ from typing import Any
 
 import pytest
 
+from pgcat_cluster.demo.node import Node
 from pgcat_cluster.demo.processes import DemoFault
 from pgcat_cluster.demo.stack import Stack
 
 StackMaker = Callable[..., Stack]
+NodeMaker = Callable[..., Node]
 
 
 @pytest.fixture(scope="session")
@@ -34,6 +36,29 @@ def make_stack() -> Iterator[StackMaker]:
             return closing.enter_context(_started(**arguments))
 
         yield make
+
+
+@pytest.fixture(scope="session")
+def pg_node(pg_stack: Stack) -> Node:
+    """A node with the demo's configuration in front of `pg_stack`, shared like it: `pg_node.dsn()`."""
+    return pg_stack.add_node()
+
+
+@pytest.fixture
+def start_node(pg_stack: Stack) -> Iterator[NodeMaker]:
+    """Nodes of one test's own in front of the shared servers.
+
+    `start_node(config=…)` takes a template as in `pgcat_cluster.demo.node.CONFIG`;
+    `start_node(environment={"PGCAT_PURE": "1"})` runs interpreted.
+    """
+    with ExitStack() as closing:
+
+        def start(**arguments: Any) -> Node:
+            node = pg_stack.add_node(**arguments)
+            closing.callback(node.stop)
+            return node
+
+        yield start
 
 
 class _started:
