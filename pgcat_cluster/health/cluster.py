@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from pgcat_cluster.health.detector import Detector, DetectorSettings, Opinion, OpinionChanged, State
+from pgcat_cluster.health.detector import Detector, Opinion, OpinionChanged, State
 from pgcat_cluster.health.evidence import EvidenceClass, ProbeWanted, Sample, ServerFacts, Source
-from pgcat_cluster.health.lag import Lag, LagGate, LagLimits, kept_out
+from pgcat_cluster.health.lag import Lag, LagGate, kept_out, measure
 from pgcat_cluster.health.roles import IdentityChanged, PrimaryChanged, Roles
 from pgcat_cluster.health.tilt import Tilt
+from pgcat_cluster.topology.settings import Health, Leadership, Read
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +48,7 @@ class Standing:
 class ClusterHealth:
     """Puts detectors, lag gates and roles of one cluster together.
 
-    Doubts of one node may take at most `eject_share` of the servers out of service, since many of them at
+    Doubts of one node may take at most `local_eject_max` of the servers out of service, since many of them at
     once more likely tell of the node than of the servers. A server that refuses, or is not the one it should
     be, never serves. `tick` must be called every `tilt.TICK_S`.
     """
@@ -56,18 +57,17 @@ class ClusterHealth:
         self,
         *,
         servers: Sequence[str],
-        roles: Roles,
-        detector: DetectorSettings,
-        lag: LagLimits,
-        eject_share: float,
+        leadership: Leadership,
+        health: Health,
+        read: Read,
         now: float,
     ) -> None:
-        self.roles = roles
+        self.roles = Roles(leadership.source, servers, leadership.primary)
         self._tilt = Tilt(now)
-        self._detectors = {server: Detector(server, detector, now) for server in servers}
-        self._gates = {server: LagGate(lag) for server in servers}
-        self._min_serving = lag.min_serving
-        self._eject_max = int(len(servers) * eject_share)
+        self._detectors = {server: Detector(server, health, now) for server in servers}
+        self._gates = {server: LagGate(read.max_lag_s) for server in servers}
+        self._min_serving = read.min_serving
+        self._eject_max = int(len(servers) * health.local_eject_max)
         self._facts: dict[str, ServerFacts] = {}
 
     def receive(self, server: str, sample: Sample, now: float) -> list[Decision]:
@@ -99,11 +99,10 @@ class ClusterHealth:
     def _lag(self, facts: ServerFacts) -> Lag:
         if not facts.in_recovery:
             return Lag(lag_bytes=0, lag_s=0.0)
-        primary = self._facts.get(self.roles.primary) if self.roles.primary else None
-        lag_bytes = None
-        if primary is not None and facts.replay_lsn is not None:
-            lag_bytes = max(0, primary.write_lsn - facts.replay_lsn)
-        return Lag(lag_bytes=lag_bytes, lag_s=facts.lag_s)
+        primary = self.roles.primary
+        # What a lost primary wrote last may never come: nobody is behind it any more.
+        is_answering = primary is not None and self._detectors[primary].opinion.state is State.OK
+        return measure(facts, self._facts.get(primary) if primary is not None and is_answering else None)
 
     def timeout_s(self, server: str, source: Source) -> float:
         """How long the next probe of this kind may take."""
@@ -115,12 +114,12 @@ class ClusterHealth:
 
     def standings(self) -> dict[str, Standing]:
         """What each server may be used for, by all that is known."""
-        reasons = self._left_behind() | self._out_of_service()
+        reasons = self._left_behind() | self._out_of_service() | self.roles.wrong
         primary = self.roles.primary
         serving = self._gates.keys() - reasons.keys() - {primary}
         replicas = {name: self._gates[name] for name in serving}
         for name in kept_out(replicas, self._min_serving):
-            reasons[name] = f"lag: {_described(replicas[name].lag)}"
+            reasons[name] = f"lag: {replicas[name].lag}"
         standings = {}
         for name, detector in self._detectors.items():
             opinion = detector.opinion
@@ -140,7 +139,7 @@ class ClusterHealth:
 
     def _out_of_service(self) -> dict[str, str]:
         doubted = [detector for detector in self._detectors.values() if not detector.takes_new_work]
-        doubted.sort(key=lambda detector: detector.opinion.since_s)
+        doubted.sort(key=lambda detector: (detector.opinion.state is not State.BAD, detector.opinion.since_s))
         certain = [detector for detector in doubted if detector.opinion.evidence in _CERTAIN]
         limited = [detector for detector in doubted if detector.opinion.evidence not in _CERTAIN]
         return {detector.server: _why(detector.opinion) for detector in certain + limited[: self._eject_max]}
@@ -164,8 +163,3 @@ def _as_wrong(sample: Sample, reason: str) -> Sample:
 def _why(opinion: Opinion) -> str:
     evidence = opinion.evidence.value if opinion.evidence else "none"
     return f"{opinion.state.value}, {evidence}: {opinion.reason}"
-
-
-def _described(lag: Lag) -> str:
-    parts = [] if lag.lag_bytes is None else [f"{lag.lag_bytes} bytes"]
-    return ", ".join(parts if lag.lag_s is None else [*parts, f"{lag.lag_s:.1f} s"])

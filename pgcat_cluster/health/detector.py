@@ -6,7 +6,7 @@
 
 The rule of a class says how much of it makes a server bad: `refused` the failure, a probe at once and one
 50 ms later; `unreachable` the failure and one more probe; `going` 1 s of it; `soft` `fall` probes in a row;
-`wrong` at once. Enough successes are `rise` of them, over `recovery_s` or more. `overload` and `config`
+`wrong` at once. Enough successes are `rise` of them, over 1.5 s or more. `overload` and `config`
 never count: they prove that the server answers. A failure seen by traffic proves nothing about the whole
 server (somebody may have ended that one link), so it only asks for a probe at once.
 """
@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from pgcat_cluster.health.evidence import EvidenceClass, ProbeWanted, Sample, Source
+from pgcat_cluster.topology.settings import Health
 
 
 class State(Enum):
@@ -28,22 +29,8 @@ class State(Enum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DetectorSettings:
-    """`interval_s` is the time between probes of a healthy server."""
-
-    interval_s: float = 1.0
-    fall: int = 2
-    rise: int = 3
-    recovery_s: float = 1.5
-    going_s: float = 1.0
-    timeout_min_s: float = 0.25
-    timeout_max_s: float = 2.0
-    backoff_max_s: float = 10.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class OpinionChanged:
-    """The opinion moved, or while BAD the class of its evidence; `reason` is what an operator reads."""
+    """The opinion, or the class of evidence behind it, changed; `reason` is what an operator reads."""
 
     server: str
     before: State
@@ -67,6 +54,9 @@ Effect = ProbeWanted | OpinionChanged
 # So soon after the n-th failed probe in a row the next one is due; beyond the list the server is bad.
 _REFUSED_REPEATS_S = (0.0, 0.05)
 _UNREACHABLE_REPEATS_S = (0.0,)
+_GOING_S = 1.0
+_RECOVERY_S = 1.5
+_BACKOFF_MAX_S = 10.0
 _FIRST_TIMEOUT_S = 0.5
 _DOUBTFUL_TIMEOUT_S = 1.0
 # A dead server is asked every interval at first, for it may only restart; then ever more rarely.
@@ -78,7 +68,7 @@ _INTERVALS_TO_FORGIVE = 60
 class Detector:
     """One server's machine. Owns its opinion and the probe times learned; knows no clock but `now`."""
 
-    def __init__(self, server: str, settings: DetectorSettings, now: float) -> None:
+    def __init__(self, server: str, settings: Health, now: float) -> None:
         self.server = server
         self.settings = settings
         self.opinion = Opinion(state=State.OK, evidence=None, reason="not probed yet", since_s=now)
@@ -114,7 +104,7 @@ class Detector:
                 return interval_s / 2
             case State.BAD:
                 doubled = self._failures // _PROBES_PER_DOUBLING + self._strikes - 1
-                return min(interval_s * 2.0 ** min(doubled, 10), self.settings.backoff_max_s)
+                return min(interval_s * 2.0 ** min(doubled, 10), _BACKOFF_MAX_S)
 
     @property
     def takes_new_work(self) -> bool:
@@ -153,7 +143,7 @@ class Detector:
             case State.RECOVERING:
                 self._successes += 1
                 quiet_s = now - self._recovering_since
-                if self._successes < self.settings.rise or quiet_s < self.settings.recovery_s:
+                if self._successes < self.settings.rise or quiet_s < _RECOVERY_S:
                     return []
                 self._ok_since = now
                 return self._move(State.OK, None, f"{self._successes} answers over {quiet_s:.1f} s", now)
@@ -188,8 +178,8 @@ class Detector:
             case EvidenceClass.UNREACHABLE:
                 return _UNREACHABLE_REPEATS_S[done] if done < len(_UNREACHABLE_REPEATS_S) else None
             case EvidenceClass.GOING:
-                left_s = self._failing_since + self.settings.going_s - now
-                return min(left_s, self.settings.going_s / 4) if left_s > 0 else None
+                left_s = self._failing_since + _GOING_S - now
+                return min(left_s, _GOING_S / 4) if left_s > 0 else None
             case EvidenceClass.SOFT:
                 if self._failures < self.settings.fall:
                     return max(0.0, self.probe_interval_s - took_s)

@@ -47,7 +47,7 @@ class ServerFacts:
     """What one server said about itself in one answer.
 
     `write_lsn` is how far a primary has written, or how far a replica has received; `replay_lsn` is None
-    outside recovery. `lag_s` is the age of the last replayed transaction, 0 when all received is replayed.
+    outside recovery. `replayed_age_s` is how long ago the last transaction it replayed was committed.
     """
 
     in_recovery: bool
@@ -55,7 +55,7 @@ class ServerFacts:
     timeline: int
     write_lsn: int
     replay_lsn: int | None = None
-    lag_s: float | None = None
+    replayed_age_s: float | None = None
     started_at: str = ""
 
 

@@ -1,27 +1,21 @@
-"""Whether a replica is too far behind: by bytes or seconds, with hysteresis, and never all of them."""
+"""Whether a replica is too far behind, with hysteresis, and never all of them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from pgcat_cluster.health.evidence import ServerFacts
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LagLimits:
-    """None means no limit. A replica is behind above a limit and current again below half of it."""
-
-    bytes_max: int | None = None
-    seconds_max: float | None = None
-    samples: int = 3
-    min_serving: int = 1
+_SAMPLES = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lag:
-    """How far one replica is behind its primary; what could not be measured is None.
+    """How far one replica is behind; what could not be measured is None.
 
-    Bytes compare positions; seconds are the age of the last replayed transaction, 0 on a replica that has
-    replayed all it received: an idle primary does not make its replicas old.
+    Bytes compare positions with the primary's; seconds are the age of what was replayed last, 0 when nothing
+    is missing: an idle primary does not make its replicas old.
     """
 
     lag_bytes: int | None = None
@@ -29,41 +23,54 @@ class Lag:
 
     @property
     def order(self) -> tuple[float, float]:
-        """Least behind first; bytes decide, as they are comparable between replicas."""
+        """Least behind first; bytes decide, as they do not depend on when the primary wrote."""
         return (
             float("inf") if self.lag_bytes is None else self.lag_bytes,
             float("inf") if self.lag_s is None else self.lag_s,
         )
 
+    def __str__(self) -> str:
+        parts = [] if self.lag_bytes is None else [f"{self.lag_bytes} bytes"]
+        return ", ".join(parts if self.lag_s is None else [*parts, f"{self.lag_s:.1f} s"]) or "unknown"
+
+
+def measure(replica: ServerFacts, primary: ServerFacts | None) -> Lag:
+    """The lag of a replica by its newest facts and the primary's last ones, None while no primary answers.
+
+    The primary's facts are the older ones, so a replica that keeps up has passed them. Without them only what
+    the replica received and did not replay counts as missing.
+    """
+    if replica.replay_lsn is None:
+        return Lag()
+    goal = replica.write_lsn if primary is None else primary.write_lsn
+    missing = max(0, goal - replica.replay_lsn)
+    return Lag(
+        lag_bytes=None if primary is None else missing, lag_s=replica.replayed_age_s if missing else 0.0
+    )
+
 
 class LagGate:
-    """One replica: behind after `samples` looks above a limit in a row, current again below half of it."""
+    """One replica: behind after three looks above the limit in a row, current again below half of it."""
 
-    def __init__(self, limits: LagLimits) -> None:
-        self.limits = limits
+    def __init__(self, seconds_max: float) -> None:
+        """`seconds_max` 0 means no limit."""
         self.lag = Lag()
         self.is_behind = False
+        self._seconds_max = seconds_max
         self._above = 0
 
     def receive(self, lag: Lag) -> bool:
-        """Take one measurement; says whether the gate moved."""
+        """Take one measurement; says whether the gate moved. An unknown lag moves nothing."""
         self.lag = lag
+        if not self._seconds_max or lag.lag_s is None:
+            return False
         before = self.is_behind
-        self._above = self._above + 1 if self._exceeds(lag, 1.0) else 0
-        if self._above >= self.limits.samples:
+        self._above = self._above + 1 if lag.lag_s > self._seconds_max else 0
+        if self._above >= _SAMPLES:
             self.is_behind = True
-        elif self.is_behind and not self._exceeds(lag, 0.5):
+        elif lag.lag_s < self._seconds_max / 2:
             self.is_behind = False
         return self.is_behind is not before
-
-    def _exceeds(self, lag: Lag, share: float) -> bool:
-        return _is_above(lag.lag_bytes, self.limits.bytes_max, share) or _is_above(
-            lag.lag_s, self.limits.seconds_max, share
-        )
-
-
-def _is_above(value: float | None, limit: float | None, share: float) -> bool:
-    return value is not None and limit is not None and value > limit * share
 
 
 def kept_out(gates: Mapping[str, LagGate], min_serving: int) -> frozenset[str]:

@@ -105,6 +105,7 @@ class Roles:
         candidate = leading[0] if len(leading) == 1 else None
         if candidate is None or candidate == self.primary:
             self._candidate = None
+            self.timeline = max(self.timeline, highest)
             if len(leading) > 1:
                 self.reason = f"{' and '.join(sorted(leading))} are out of recovery on timeline {highest}"
             return decisions

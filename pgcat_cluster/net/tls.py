@@ -82,8 +82,8 @@ class OutgoingTls(_WatchedContext):
 class IncomingTls(_WatchedContext):
     """How clients speak TLS to us.
 
-    `prefer` takes both kinds of link, `require` and above refuse plain ones; `verify-ca` and `verify-full`
-    ask each client for a certificate of `client_ca` (`verify-full`: with the user's name, see `client_names`).
+    `prefer` takes both kinds of link, `require` and above refuse plain ones; `verify-ca` and above
+    ask each client for a certificate of `client_ca` (`verify-full`: with its user as name, `client_names`).
     `certificate_hash` is the channel binding data tls-server-end-point (RFC 5929), or None.
     """
 

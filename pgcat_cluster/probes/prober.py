@@ -34,9 +34,7 @@ select case when r then 't' else 'f' end,
     pg_wal_lsn_diff(case when r then greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn())
         else pg_current_wal_lsn() end, '0/0'),
     case when r then pg_wal_lsn_diff(pg_last_wal_replay_lsn(), '0/0') end,
-    case when not r then null
-        when pg_last_wal_replay_lsn() >= coalesce(pg_last_wal_receive_lsn(), '0/0') then 0
-        else greatest(0, extract(epoch from clock_timestamp() - pg_last_xact_replay_timestamp())) end,
+    case when r then greatest(0, extract(epoch from clock_timestamp() - pg_last_xact_replay_timestamp())) end,
     pg_postmaster_start_time()
 from (select pg_is_in_recovery() as r) as here
 """
@@ -205,13 +203,13 @@ class _Rounds:
 
 def parse_facts(rows: list[list[str | None]]) -> ServerFacts:
     """The answer to the probe's question, as facts."""
-    [[recovery, identifier, timeline, write_lsn, replay_lsn, lag_s, started_at]] = rows
+    [[recovery, identifier, timeline, write_lsn, replay_lsn, replayed_age_s, started_at]] = rows
     return ServerFacts(
         in_recovery=recovery == "t",
         system_identifier=identifier or "",
         timeline=int(timeline or 0),
         write_lsn=int(write_lsn or 0),
         replay_lsn=None if replay_lsn is None else int(replay_lsn),
-        lag_s=None if lag_s is None else float(lag_s),
+        replayed_age_s=None if replayed_age_s is None else float(replayed_age_s),
         started_at=started_at or "",
     )
