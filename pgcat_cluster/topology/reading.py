@@ -15,6 +15,8 @@ from pgcat_cluster.topology.units import Notation
 
 Path = tuple[str, ...]
 
+_SETTINGS = inspect.type_info(Settings)
+
 
 class Problem(Struct, frozen=True):
     """One thing that is wrong: where (a path, or line and column), and what is allowed there."""
@@ -56,7 +58,7 @@ def parse(text: str | bytes, source: str) -> Settings:
 def read(tree: Mapping[str, object], source: str) -> Settings:
     """The settings in a tree of plain values, as TOML gives them. Raises InvalidSettings."""
     reader = _Reader(tree)
-    settings = reader.read(inspect.type_info(Settings), tree, ())
+    settings = reader.read(_SETTINGS, tree, ())
     if reader.problems:
         raise InvalidSettings(source, reader.problems)
     assert isinstance(settings, Settings)

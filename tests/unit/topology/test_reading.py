@@ -59,7 +59,7 @@ def _outcome(reading: Callable[[], Settings]) -> bool:
 
 
 @given(st.dictionaries(_KEYS, _TREES, max_size=5))
-@settings(max_examples=300)
+@settings(max_examples=150)
 def test_any_tree_gives_settings_or_problems(tree: dict[str, object]) -> None:
     assert _outcome(lambda: read(tree, "x"))
 
