@@ -21,9 +21,7 @@ TYPES = {
     "T": (25, -1),  # a time, printed as text
     "b": (17, -1),  # bytea
 }
-NUMERIC_OID = 1700
 _INTEGER_BYTES = {23: 4, 20: 8}
-_INT4_MAX = 2**31 - 1
 
 
 class Column(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,18 +69,17 @@ def _encode(type_oid: int, is_binary: bool, value: Value) -> bytes | None:
         return value.encode("utf-8", "surrogateescape").decode("utf-8", "replace").encode()
     if type_oid in _INTEGER_BYTES:
         size_bytes = _INTEGER_BYTES[type_oid]
-        value = min(value, _INT4_MAX) if size_bytes == 4 else value
-        return value.to_bytes(size_bytes, "big", signed=True) if is_binary else b"%d" % value
+        # A total may outgrow the type the original gave it; the largest number is better than a broken row.
+        number = min(value, (1 << 8 * size_bytes - 1) - 1)
+        return number.to_bytes(size_bytes, "big", signed=True) if is_binary else b"%d" % number
     return _numeric(value) if is_binary else b"%d" % value
 
 
-def _numeric(number: int) -> bytes:
-    """numeric's binary form: digits to the base of 10000, the first one's weight, sign, and no fraction."""
+def _numeric(count: int) -> bytes:
+    """numeric's binary form: digits to the base of 10000 behind their number, weight, sign and scale."""
     digits: list[int] = []
-    rest = abs(number)
-    while rest:
-        rest, digit = divmod(rest, 10_000)
+    while count:
+        count, digit = divmod(count, 10_000)
         digits.insert(0, digit)
-    sign = 0x4000 if number < 0 else 0
-    header = (len(digits), max(0, len(digits) - 1), sign, 0)
+    header = (len(digits), max(0, len(digits) - 1), 0, 0)
     return b"".join(part.to_bytes(2, "big") for part in (*header, *digits))
