@@ -183,23 +183,24 @@ class ScramClient:
     `binding` is the hash of the server's certificate, if there is TLS; `plus` says that PLUS was offered.
     """
 
-    __slots__ = ("_header", "_nonce", "_signature", "first", "mechanism")
+    __slots__ = ("_bare", "_binding", "_nonce", "_signature", "first", "mechanism")
 
     def __init__(self, nonce: bytes, *, plus: bool = False, binding: bytes | None = None) -> None:
         self.mechanism = MECHANISM
-        self._header = b"n,,"
-        cbind_input = self._header
+        header = cbind_input = b"n,,"
         if binding is not None and plus:
             self.mechanism = MECHANISM_PLUS
-            self._header = _BINDING_HEADER
-            cbind_input = self._header + binding
+            header = _BINDING_HEADER
+            cbind_input = header + binding
         elif binding is not None:
             # Tells a server that did offer PLUS that somebody in between took the offer away.
-            self._header = cbind_input = b"y,,"
+            header = cbind_input = b"y,,"
         self._nonce = nonce
         self._signature = b""
-        self.first = self._header + b"n=,r=" + nonce
-        self._header = _encode(cbind_input)
+        # A name may not be empty and is not looked at: the startup packet has named the user.
+        self._bare = b"n=*,r=" + nonce
+        self.first = header + self._bare
+        self._binding = _encode(cbind_input)
 
     def challenge(self, server_first: bytes) -> Challenge:
         nonce, salt, iterations = _attributes(server_first, b"rsi")
@@ -211,16 +212,17 @@ class ScramClient:
         return Challenge(message=server_first, nonce=nonce, salt=_decode(salt), iterations=int(iterations))
 
     def final(self, challenge: Challenge, keys: ScramKeys) -> bytes:
-        without_proof = b"c=%b,r=%b" % (self._header, challenge.nonce)
-        auth_message = b",".join((b"n=,r=" + self._nonce, challenge.message, without_proof))
+        without_proof = b"c=%b,r=%b" % (self._binding, challenge.nonce)
+        auth_message = b",".join((self._bare, challenge.message, without_proof))
         proof = _xor(keys.client_key, _hmac(_hash(keys.client_key), auth_message))
         self._signature = _hmac(keys.server_key, auth_message)
         return without_proof + b",p=" + _encode(proof)
 
     def verify(self, server_final: bytes) -> bool:
         """Has the server shown that it knows the password, too?"""
-        (signature,) = _attributes(server_final, b"v")
-        return bool(self._signature) and hmac.compare_digest(_decode(signature), self._signature)
+        (encoded,) = _attributes(server_final, b"v")
+        signature = _decode(encoded)
+        return bool(self._signature) and hmac.compare_digest(signature, self._signature)
 
 
 def _split_header(client_first: bytes) -> tuple[bytes, bytes]:

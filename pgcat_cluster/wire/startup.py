@@ -209,7 +209,7 @@ def _not_an_option(word: bytes) -> StartupOptionInvalid:
 
 
 def _split_options(options: bytes) -> list[bytes]:
-    """Words between white space; a backslash takes the next byte as it is."""
+    """Words between white space; a backslash takes the next byte as it is, and at the end nothing."""
     words: list[bytes] = []
     word: bytearray | None = None
     escaped = False
@@ -226,9 +226,6 @@ def _split_options(options: bytes) -> list[bytes]:
             continue
         word.append(byte)
         escaped = False
-    if escaped:
-        # Nothing follows to be escaped. PostgreSQL drops such a backslash; we do not guess what was cut off.
-        raise _not_an_option(b"\\")
     if word is not None:
         words.append(bytes(word))
     return words

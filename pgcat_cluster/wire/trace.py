@@ -12,7 +12,7 @@
     StartupMessage 3.0 "user" "test"
 
 A quoted value is bytes: UTF-8 as it is, anything unprintable as `\\xNN`. Whatever a message's own notation
-can not give back exactly is written as its type and its body, `Frame "Q" "no zero byte"`: every frame survives.
+can not give back exactly is written as type and body, `Frame "Q" "no zero byte"`: every frame survives.
 """
 
 from __future__ import annotations
