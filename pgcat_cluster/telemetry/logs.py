@@ -102,7 +102,7 @@ class LineWriter:
                 self.dropped += 1
 
 
-class _Handler(logging.Handler):
+class _Library(logging.Handler):
     """Hands a standard library record to the writer."""
 
     def __init__(self, writer: LineWriter) -> None:
@@ -162,15 +162,15 @@ def configure_logs(*, form: Format, level: Level, stream: TextIO | None = None) 
         logger_factory=lambda *args: writer,
         cache_logger_on_first_use=True,
     )
-    handler = _Handler(writer)
-    handler.setFormatter(
+    library = _Library(writer)
+    library.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, render],
         )
     )
     root = logging.getLogger()
-    root.handlers[:] = [handler]
+    root.handlers[:] = [library]
     # Libraries are talkative below warnings, and their lines are not ours to word.
     root.setLevel(max(severity, logging.WARNING))
     return writer
