@@ -21,10 +21,12 @@ setup: .venv/.built # Prepare .venv and compile the data plane, where there is a
 	@[ -n "$(PYTHON)" ] || { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3"; exit 1; }
 	@[ -x $(BIN)/python ] || $(PYTHON) -m venv .venv
 	@echo "installing into .venv"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,dev]'
+	@# Compiling is left to the next rule, so that it is done once.
+	@PGCAT_PURE=1 $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,dev]'
 	@touch $@
 
 .venv/.built: .venv/.installed setup.py $(RELAY)
+	@echo "compiling the data plane"
 	@$(BIN)/python setup.py --quiet build_ext --inplace
 	@touch $@
 

@@ -69,6 +69,7 @@ class Node:
         secrets.mkdir(parents=True, exist_ok=True)
         self.folder.chmod(0o700)
         for user, file in _SECRETS.items():
+            (secrets / file).touch(mode=0o600)
             (secrets / file).write_text(self.passwords[user])
         entries = [
             f'{server.name} = {{ host = "{server.host}", port = {server.port} }}' for server in servers

@@ -1,0 +1,37 @@
+"""Configurations that are written for a person: the demo's and the compose file's are valid."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from string import Template
+
+import pytest
+
+from pgcat_cluster.demo.node import CONFIG
+from pgcat_cluster.net.config_file import load
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def test_the_configuration_of_the_demo(tmp_path: Path) -> None:
+    for name in ("test", "admin", "probe"):
+        (tmp_path / f"{name}.secret").touch(mode=0o600)
+        (tmp_path / f"{name}.secret").write_text("secret")
+    servers = 'p1 = { host = "127.0.0.1", port = 5001 }\nr1 = { host = "127.0.0.1", port = 5002 }'
+    file = tmp_path / "node.toml"
+    file.write_text(
+        Template(CONFIG).substitute(
+            listen="127.0.0.1:6432", http="127.0.0.1:9930", secrets=tmp_path, servers=servers
+        )
+    )
+    warnings: list[str] = []
+    load(file, warnings.append)
+    assert warnings == []
+
+
+def test_the_configuration_of_the_compose_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("TEST_PASSWORD", "ADMIN_PASSWORD", "PROBE_PASSWORD"):
+        monkeypatch.setenv(name, "secret")
+    warnings: list[str] = []
+    load(ROOT / "deploy/compose/node.toml", warnings.append)
+    assert warnings == []
