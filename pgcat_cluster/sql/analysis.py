@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import fallback, grammar, walk
+from . import grammar, walk
 from .findings import NOT_PARSED, NOT_READ, Findings, unknown
 from .statement import Analysis, Effect, TransactionVerb
 
@@ -18,6 +18,8 @@ def analyze(text: str, writing_functions: frozenset[str] = frozenset()) -> Analy
     if not grammar.fits(text):
         return unknown(NOT_READ)
     if not grammar.AVAILABLE:
+        from . import fallback  # here, since sqlglot takes 30 MB that most nodes need not spend
+
         return fallback.analyze(text, writing_functions)
     statements = grammar.parse(text)
     if statements is None:

@@ -80,18 +80,21 @@ class _Walk:
         while pending:
             node = pending.pop()
             if isinstance(node, dict):
+                if "relpersistence" in node:
+                    self.relation(node)
                 for key, value in node.items():
-                    if isinstance(value, (dict, list)):
+                    if type(value) is dict or type(value) is list:
                         visit = visits.get(key)
                         if visit is not None:
                             visit(self, value)
                         pending.append(value)
-                    elif (key == "relpersistence" and value == "t") or (
-                        key == "schemaname" and isinstance(value, str) and value.startswith("pg_temp")
-                    ):
-                        self.names_temporary = True
             elif isinstance(node, list):
                 pending.extend(node)
+
+    def relation(self, body: Node) -> None:
+        schema = _text(body, "schemaname") or ""
+        if body["relpersistence"] == "t" or schema.startswith("pg_temp"):
+            self.names_temporary = True
 
     def locking(self, _: Tree) -> None:
         self.findings.refuse("locks rows", Effect.WRITES)
