@@ -1,0 +1,153 @@
+"""Starts what stands in front of a stack's PostgreSQL: nodes configured for a test, PgBouncer, or nothing at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import string
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pgcat_cluster.demo.node import Node
+from pgcat_cluster.demo.postgres import free_port
+from pgcat_cluster.demo.processes import Child, server_account, wait_until
+from pgcat_cluster.demo.stack import Stack
+from tests.support.player import Address
+
+_PGBOUNCER_TEMPLATE = Path(__file__).parents[1] / "bench" / "pgbouncer.ini"
+
+# Pools by the database name that clients give; all of them are the servers' database `test`.
+POOLS: Mapping[str, str] = {
+    "transaction": 'mode = "transaction"\nreads = "primary"\nsize = 4',
+    "session": 'mode = "session"\nreads = "primary"\nsize = 40',
+    "split": 'mode = "transaction"\nreads = "replicas"\nsize = 4',
+    "one": 'mode = "transaction"\nreads = "primary"\nsize = 1',
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Front:
+    """Something that a client connects to; `process` is what carries the load, None for PostgreSQL itself."""
+
+    address: Address
+    process: Child | None = None
+    node: Node | None = None
+
+    def database(self, name: str) -> Address:
+        """The address of one of its pools; PostgreSQL itself has but one database."""
+        return self.address if self.process is None else replace(self.address, database=name)
+
+    @property
+    def pid(self) -> int:
+        assert self.process is not None
+        return self.process.pid
+
+    def stop(self) -> None:
+        if self.process is not None:
+            self.process.stop(signal.SIGTERM, within_s=5.0)
+
+
+def direct(stack: Stack) -> Front:
+    """PostgreSQL itself: the front that every other one is compared to."""
+    server = stack.primary
+    return Front(
+        address=Address(
+            host=server.host, port=server.port, user="test", password=stack.passwords["test"], database="test"
+        )
+    )
+
+
+def start_node(
+    stack: Stack,
+    name: str,
+    *,
+    pools: Mapping[str, str] = POOLS,
+    node_settings: str = "",
+    cluster_settings: str = "",
+    environment: Mapping[str, str] | None = None,
+) -> Front:
+    """A node in front of all servers of the stack, with these pools; settings are lines of TOML."""
+    node = Node(name, household=stack._household)
+    # Writes the secrets; its pools are replaced by ours.
+    node.configure(stack.primary, stack.replicas, stack.passwords)
+    servers = "\n".join(
+        f'{server.name} = {{ host = "{server.host}", port = {server.port} }}' for server in stack.servers
+    )
+    tables = "\n".join(
+        f'[pools.{pool}]\ndatabase = "{pool}"\nserver_database = "test"\ncluster = "main"\n{options}\n'
+        f"users = {{ test = {{}} }}\n"
+        for pool, options in pools.items()
+    )
+    node.config.write_text(
+        f'[node]\nlisten = ["{node.host}:{node.port}"]\nhttp = "{node.host}:{node.http_port}"\n'
+        f'secrets_dir = "{node.folder / "secrets"}"\nadmin_users = ["admin"]\n{node_settings}\n\n'
+        f'[users.test]\nsecret = "file:test.secret"\n\n[users.admin]\nsecret = "file:admin.secret"\n\n'
+        f'[clusters.main]\nprobe = {{ user = "pgcat_probe", secret = "file:probe.secret" }}\n'
+        f'leadership = {{ source = "observe" }}\n{cluster_settings}\n\n'
+        f"[clusters.main.servers]\n{servers}\n\n{tables}"
+    )
+    node.start(environment)
+    address = Address(
+        host=node.host,
+        port=node.port,
+        user="test",
+        password=stack.passwords["test"],
+        database=next(iter(pools)),
+    )
+    return Front(address=address, process=node._child, node=node)
+
+
+def pgbouncer_path() -> str | None:
+    """PgBouncer on PATH, or where Debian puts daemons, which PATH may not hold."""
+    return shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
+
+
+def start_pgbouncer(stack: Stack, pools: Mapping[str, str]) -> Front:
+    """PgBouncer in front of the primary; `pools` are names with the options of its [databases] section."""
+    path = pgbouncer_path()
+    assert path is not None
+    port, folder = free_port(), stack.folder / "pgbouncer"
+    folder.mkdir(mode=0o755)
+    password = stack.passwords["test"]
+    databases = "\n".join(
+        f"{name} = host={stack.primary.host} port={stack.primary.port} dbname=test {options}"
+        for name, options in pools.items()
+    )
+    template = string.Template(_PGBOUNCER_TEMPLATE.read_text())
+    config, users = folder / "pgbouncer.ini", folder / "users.txt"
+    config.write_text(
+        template.substitute(databases=databases, host=stack.primary.host, port=port, users=users)
+    )
+    users.write_text(f'"test" "{password}"\n')
+    # The stack's own user must read them; they hold a password of this run alone.
+    account = server_account()
+    for file in (config, users):
+        file.chmod(0o600)
+        if os.geteuid() == 0:
+            os.chown(file, account.uid, account.gid)
+    process = stack._household.spawn([path, config], log=stack.folder / "pgbouncer.log", account=account)
+
+    def is_listening() -> bool:
+        with contextlib.suppress(OSError), socket.create_connection((stack.primary.host, port), timeout=1.0):
+            return True
+        return False
+
+    wait_until(is_listening, within_s=10.0, what=f"PgBouncer listens (log: {process.log})")
+    address = Address(
+        host=stack.primary.host, port=port, user="test", password=password, database=next(iter(pools))
+    )
+    return Front(address=address, process=process)
+
+
+def pgbench_path(stack: Stack) -> str | None:
+    """pgbench of the stack's own installation, of PATH, or of the system."""
+    if stack.binaries.has("pgbench"):
+        return str(stack.binaries.tool("pgbench"))
+    if found := shutil.which("pgbench"):
+        return found
+    system = sorted(Path("/usr/lib/postgresql").glob("*/bin/pgbench"))
+    return str(system[-1]) if system else None
