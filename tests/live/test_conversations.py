@@ -1,4 +1,4 @@
-"""The same bytes to PostgreSQL and to a node: every conversation of the corpus must be answered alike, byte by byte."""
+"""The same bytes to PostgreSQL and to a node: each conversation must be answered alike, byte by byte."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.player import Conversation, Transcript, Writing, difference, 
 
 CORPUS = pathlib.Path(__file__).parents[1] / "corpus" / "conversations"
 CONVERSATIONS = [one for path in sorted(CORPUS.glob("*.wire")) for one in read_conversations(path)]
-# Where and how each conversation is played. Every border of messages is cut in two of the pools, the rest at random.
+# Where each conversation is played, and how its bytes are cut.
 PLAYS = {
     "transaction": tuple(Writing),
     "split": (Writing.WHOLE, Writing.BYTES, Writing.GLUED),

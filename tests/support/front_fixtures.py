@@ -1,6 +1,7 @@
 """Fixtures of the tests that talk through a node: one stack and one node per worker.
 
-`PGCAT_TEST_FRONT=direct` puts PostgreSQL itself in the node's place: a test that fails then is wrong about PostgreSQL.
+`PGCAT_TEST_FRONT=direct` puts PostgreSQL itself in the node's place: a test that fails then is wrong about
+PostgreSQL.
 `PGCAT_TEST_FRONT=pgbouncer` shows what a peer makes of it.
 """
 

@@ -1,4 +1,4 @@
-"""Starts what stands in front of a stack's PostgreSQL: nodes configured for a test, PgBouncer, or nothing at all."""
+"""Starts what stands in front of a stack's PostgreSQL: nodes configured for a test, PgBouncer, or nothing."""
 
 from __future__ import annotations
 

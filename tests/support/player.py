@@ -1,12 +1,12 @@
-"""Plays scripted conversations to anything that speaks PostgreSQL's protocol and compares the answers byte for byte.
+"""Plays scripted conversations to whatever speaks PostgreSQL's protocol; compares the answers byte for byte.
 
 It shares no code with the proxy, so a mistake of the proxy can not hide in its own test.
 
 Notation of a `.wire` file (one message or expectation per line, `#` starts a comment):
 
     == title of a conversation [needs session]         starts a conversation; what it needs to be comparable
-    == another title [own errors]                      its errors may be a proxy's: source file and line are not compared
-    Query "select 1"                                   a frontend message; strings take Python's escapes, `"ab"*1000` repeats
+    == another title [own errors]                      source file and line of its errors are not compared
+    Query "select 1"                                   strings take Python's escapes, `"ab"*9` repeats
     Bind "" "s" ["1" null] formats 0 results 1         parameters in brackets; `x"00ff"` is written in hex
     until ReadyForQuery 2                              wait until two more ReadyForQuery have arrived
     until close                                        wait until the server closes
@@ -33,13 +33,31 @@ import time
 from collections.abc import Iterator
 
 BACKEND_NAMES = {
-    b"R": "Authentication", b"K": "BackendKeyData", b"2": "BindComplete", b"3": "CloseComplete",
-    b"C": "CommandComplete", b"d": "CopyData", b"c": "CopyDone", b"G": "CopyInResponse", b"H": "CopyOutResponse",
-    b"W": "CopyBothResponse", b"D": "DataRow", b"I": "EmptyQueryResponse", b"E": "ErrorResponse",
-    b"V": "FunctionCallResponse", b"v": "NegotiateProtocolVersion", b"n": "NoData", b"N": "NoticeResponse",
-    b"A": "NotificationResponse", b"t": "ParameterDescription", b"S": "ParameterStatus", b"1": "ParseComplete",
-    b"s": "PortalSuspended", b"Z": "ReadyForQuery", b"T": "RowDescription",
-}  # fmt: skip
+    b"R": "Authentication",
+    b"K": "BackendKeyData",
+    b"2": "BindComplete",
+    b"3": "CloseComplete",
+    b"C": "CommandComplete",
+    b"d": "CopyData",
+    b"c": "CopyDone",
+    b"G": "CopyInResponse",
+    b"H": "CopyOutResponse",
+    b"W": "CopyBothResponse",
+    b"D": "DataRow",
+    b"I": "EmptyQueryResponse",
+    b"E": "ErrorResponse",
+    b"V": "FunctionCallResponse",
+    b"v": "NegotiateProtocolVersion",
+    b"n": "NoData",
+    b"N": "NoticeResponse",
+    b"A": "NotificationResponse",
+    b"t": "ParameterDescription",
+    b"S": "ParameterStatus",
+    b"1": "ParseComplete",
+    b"s": "PortalSuspended",
+    b"Z": "ReadyForQuery",
+    b"T": "RowDescription",
+}
 BACKEND_TYPES = {name: letter for letter, name in BACKEND_NAMES.items()}
 CLOSE = "close"
 SSL_REQUEST = struct.pack("!ii", 8, 80877103)
@@ -348,7 +366,7 @@ class Refused(Exception):
 
 
 class Line:
-    """One connection that sends and receives at the same time, so that neither side can be blocked by the other."""
+    """One connection that sends and receives at the same time, so that neither side can block the other."""
 
     def __init__(self, host: str, port: int, tls: ssl.SSLContext | None = None) -> None:
         self.socket: socket.socket = socket.create_connection((host, port), timeout=SILENCE_LIMIT_S)
@@ -387,7 +405,7 @@ class Line:
                     return
 
     def read_until(self, letter: bytes, total: int, *, limit_s: float = SILENCE_LIMIT_S) -> None:
-        """Reads until `total` messages of a type have arrived since the beginning, or the connection is closed."""
+        """Reads until `total` messages of a type have arrived since login, or the connection is closed."""
         deadline = time.monotonic() + limit_s
         while self.counts[letter] < total and not self.is_closed:
             self._wait(deadline)
@@ -441,7 +459,7 @@ class Line:
 def log_in(
     line: Line, address: Address, parameters: dict[str, str] | None = None, writing: Writing = Writing.WHOLE
 ) -> list[Frame]:
-    """Logs in by whatever method is asked for; returns the messages after AuthenticationOk, ReadyForQuery last."""
+    """Logs in by whatever method is asked for; returns what follows AuthenticationOk, ReadyForQuery last."""
     chance = random.Random(0)
     names = {"user": address.user, "database": address.database, **(parameters or {})}
     line.send(pieces(startup(names), writing, chance))
@@ -510,7 +528,7 @@ class Scram:
 
 
 def pieces(data: bytes, writing: Writing, chance: random.Random) -> Iterator[bytes]:
-    """Cuts data into writes. Only the first and last 2 kB of long data go byte by byte: all borders are there."""
+    """Cuts data into writes. Of long data only both ends go byte by byte: all borders are there."""
     edge_bytes = 2048
     at = 0
     while at < len(data):
@@ -578,7 +596,7 @@ def _batches(conversation: Conversation, writing: Writing) -> Iterator[tuple[byt
 
 
 def normal(message: Frame, without_places: bool = False) -> Frame:
-    """The message without what may differ between two runs: the process id that notified, and places if asked."""
+    """The message without what two runs may differ in: the process id that notified, and places if asked."""
     if message.type == b"A":
         return Frame(b"A", b"\0\0\0\0" + message.body[4:])
     if message.type == b"E" and without_places:
@@ -588,7 +606,7 @@ def normal(message: Frame, without_places: bool = False) -> Frame:
 
 
 def _normal_parameters(login: list[Frame]) -> tuple[str, ...]:
-    """Parameters at login as sorted `name = value`: their order means nothing, the server's role is routing's affair."""
+    """What came at login, sorted: order means nothing, and the server's role is routing's affair."""
     pairs = [message.body.split(b"\0") for message in login if message.type == b"S"]
     others = [describe(message) for message in login if message.type not in b"SK"]
     statuses = [

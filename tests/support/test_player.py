@@ -33,10 +33,9 @@ from tests.support.player import (
 
 READY = frame(b"Z", b"I")
 AUTHENTICATION_OK = frame(b"R", struct.pack("!I", 0))
+STATUS_A, STATUS_B = frame(b"S", b"a\x001\0"), frame(b"S", b"b\x002\0")
 ANSWER = frame(b"D", b"\0\1\0\0\0\x011") + frame(b"C", b"SELECT 1\0") + READY
-LOGIN = (
-    AUTHENTICATION_OK + frame(b"S", b"b\x002\0") + frame(b"S", b"a\x001\0") + frame(b"K", b"12345678") + READY
-)
+LOGIN = AUTHENTICATION_OK + STATUS_B + STATUS_A + frame(b"K", b"12345678") + READY
 
 
 class Server:
