@@ -36,9 +36,8 @@ SUCCESSES = (
 class Server:
     """A plain connection that runs texts as they are and tells the SQLSTATE: empty when all went well."""
 
-    def __init__(self, dsn: str) -> None:
-        self._connection = pq.PGconn.connect(f"{dsn} connect_timeout=5".encode())
-        assert self._connection.status == pq.ConnStatus.OK, self._connection.error_message
+    def __init__(self, connection: psycopg.Connection) -> None:
+        self._connection = connection.pgconn
         self.run("set statement_timeout = '10s'; set lock_timeout = '5s'")
 
     def run(self, text: str) -> str:
@@ -67,9 +66,6 @@ class Server:
         self.run("rollback")
         return sqlstate
 
-    def close(self) -> None:
-        self._connection.finish()
-
 
 @pytest.fixture(scope="module")
 def schema(pg_stack: Stack) -> Iterator[Stack]:
@@ -90,16 +86,14 @@ def schema(pg_stack: Stack) -> Iterator[Stack]:
 
 @pytest.fixture(scope="module")
 def primary(schema: Stack) -> Iterator[Server]:
-    server = Server(schema.primary.dsn("postgres", DATABASE))
-    yield server
-    server.close()
+    with psycopg.connect(schema.primary.dsn("postgres", DATABASE), autocommit=True) as connection:
+        yield Server(connection)
 
 
 @pytest.fixture(scope="module")
 def replica(schema: Stack) -> Iterator[Server]:
-    server = Server(schema.replicas[0].dsn("postgres", DATABASE))
-    yield server
-    server.close()
+    with psycopg.connect(schema.replicas[0].dsn("postgres", DATABASE), autocommit=True) as connection:
+        yield Server(connection)
 
 
 def test_a_standby_accepts_what_is_routed_to_a_replica(replica: Server) -> None:
@@ -118,6 +112,39 @@ def test_a_standby_accepts_what_is_routed_to_a_replica(replica: Server) -> None:
     failed = {str(route): sqlstate for route, sqlstate in answers.items() if sqlstate}
     print(f"{len(answers)} statements on a standby, failed: {failed}")
     assert len(failed) <= 0.1 * len(answers)
+
+
+LEFT_BEHIND = """
+    select 'parameter', name, setting from pg_settings where source = 'session' and name not like '%_timeout'
+    union all select 'custom parameter', 'app.user', nullif(current_setting('app.user', true), '')
+        where nullif(current_setting('app.user', true), '') is not null
+    union all select 'role', current_user, session_user where current_user <> session_user
+    union all select 'statement', name, statement from pg_prepared_statements
+    union all select 'cursor', name, statement from pg_cursors where name <> ''
+    union all select 'channel', channel, null from pg_listening_channels() channel
+    union all select 'lock', mode, objid::text from pg_locks
+        where locktype = 'advisory' and pid = pg_backend_pid()
+    union all select 'temporary schema', pg_my_temp_schema()::text, null where pg_my_temp_schema() <> 0
+"""
+
+
+def test_what_is_routed_to_a_replica_leaves_nothing_in_the_session(schema: Stack) -> None:
+    # On the primary: what a standby refuses anyway would prove nothing.
+    with psycopg.connect(schema.primary.dsn("postgres", DATABASE), autocommit=True) as connection:
+        server = Server(connection)
+        dirty: list[str] = []
+        for route in ROUTES:
+            if route.role == "replica":
+                server.run(route.text)
+                server.run("rollback")
+                rows = connection.execute(LEFT_BEHIND, prepare=False).fetchall()
+                if rows:
+                    dirty.append(f"{route}: {rows}")
+                    server.run("discard all")
+        assert dirty == []
+        for text in ("set work_mem = '1MB'", "select pg_advisory_lock(1)", "create temp table t ()"):
+            server.run(text)
+        assert len(connection.execute(LEFT_BEHIND, prepare=False).fetchall()) == 3
 
 
 # What a read-only transaction does although we call it a write: temporary objects live in the session, and
