@@ -237,6 +237,14 @@ def test_a_server_must_prove_that_it_knows_the_password(frame):
         talk.says(frame)
 
 
+@pytest.mark.parametrize("code", [0, 11])
+def test_a_right_proof_under_another_code_is_refused(code):
+    talk = Conversation()
+    final = talk.to_scram_final()
+    with pytest.raises(WireError, match=r"^unexpected authentication request from server$"):
+        talk.says(m.frame(b"R", code.to_bytes(4, "big") + final))
+
+
 def test_a_server_that_proves_it_wrongly():
     talk = Conversation()
     talk.to_scram_final()

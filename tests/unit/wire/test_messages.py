@@ -43,6 +43,10 @@ BYTES = [
         b"a\0\0\0\0\0\0\0\0\0\0\x17\0\x04\xff\xff\xff\xff\0\0"
         b"b\0\0\0\0\0\0\0\0\0\0\x19\xff\xff\xff\xff\xff\xff\0\0",
     ),
+    (
+        m.row_description([("a", 23, 4)], [1]),
+        b"T\0\0\0\x1a\0\x01a\0\0\0\0\0\0\0\0\0\0\x17\0\x04\xff\xff\xff\xff\0\x01",
+    ),
     (m.data_row([b"1", None, b""]), b"D\0\0\0\x13\0\x03\0\0\0\x011\xff\xff\xff\xff\0\0\0\0"),
     (m.command_complete("SELECT 1"), b"C\0\0\0\x0dSELECT 1\0"),
     (m.empty_query_response(), b"I\0\0\0\x04"),
