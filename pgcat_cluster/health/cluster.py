@@ -14,12 +14,13 @@ from pgcat_cluster.topology.settings import Health, Leadership, Read
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LagChanged:
-    """A replica fell too far behind, or caught up."""
+class UseChanged:
+    """A server may be used for something else than before: the sum of all other decisions."""
 
     server: str
-    is_behind: bool
-    lag: Lag
+    reads: bool
+    writes: bool
+    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +30,7 @@ class Restarted:
     server: str
 
 
-Decision = ProbeWanted | OpinionChanged | PrimaryChanged | IdentityChanged | LagChanged | Restarted
+Decision = ProbeWanted | OpinionChanged | PrimaryChanged | IdentityChanged | Restarted | UseChanged
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +70,7 @@ class ClusterHealth:
         self._min_serving = read.min_serving
         self._eject_max = int(len(servers) * health.local_eject_max)
         self._facts: dict[str, ServerFacts] = {}
+        self._standings = self._judge()
 
     def receive(self, server: str, sample: Sample, now: float) -> list[Decision]:
         """Take one look at one server into account. Looks at a server must come in the order they ended."""
@@ -76,25 +78,39 @@ class ClusterHealth:
             return []
         decisions: list[Decision] = [*self.roles.receive(server, sample)]
         if sample.facts is not None:
-            decisions += self._compare(server, sample.facts)
+            decisions += self._remember(server, sample.facts)
             if reason := self.roles.wrong.get(server):
                 sample = _as_wrong(sample, reason)
-        return [*decisions, *self._detectors[server].receive(sample, now)]
+        decisions += self._detectors[server].receive(sample, now)
+        return decisions + self._changes_of_use()
+
+    @property
+    def tilts(self) -> int:
+        """How often our own loop stood still so long that we did not trust what we saw."""
+        return self._tilt.count
 
     def tick(self, now: float) -> None:
         """Show that our own loop runs in time."""
         self._tilt.tick(now)
 
-    def _compare(self, server: str, facts: ServerFacts) -> list[Decision]:
-        decisions: list[Decision] = []
+    def standings(self) -> dict[str, Standing]:
+        """What each server may be used for, by all that is known."""
+        return self._standings
+
+    def _changes_of_use(self) -> list[Decision]:
+        before, self._standings = self._standings, self._judge()
+        return [
+            UseChanged(server=name, reads=one.reads, writes=one.writes, reason=one.reason)
+            for name, one in self._standings.items()
+            if (one.reads, one.writes) != (before[name].reads, before[name].writes)
+        ]
+
+    def _remember(self, server: str, facts: ServerFacts) -> list[Decision]:
         before = self._facts.get(server)
         self._facts[server] = facts
-        if before is not None and before.started_at != facts.started_at:
-            decisions.append(Restarted(server=server))
-        gate = self._gates[server]
-        if gate.receive(self._lag(facts)):
-            decisions.append(LagChanged(server=server, is_behind=gate.is_behind, lag=gate.lag))
-        return decisions
+        self._gates[server].receive(self._lag(facts))
+        is_another = before is not None and before.started_at != facts.started_at
+        return [Restarted(server=server)] if is_another else []
 
     def _lag(self, facts: ServerFacts) -> Lag:
         if not facts.in_recovery:
@@ -112,8 +128,7 @@ class ClusterHealth:
         """From the start of one probe to the start of the next."""
         return self._detectors[server].probe_interval_s
 
-    def standings(self) -> dict[str, Standing]:
-        """What each server may be used for, by all that is known."""
+    def _judge(self) -> dict[str, Standing]:
         reasons = self._left_behind() | self._out_of_service() | self.roles.wrong
         primary = self.roles.primary
         serving = self._gates.keys() - reasons.keys() - {primary}

@@ -59,18 +59,16 @@ class LagGate:
         self._seconds_max = seconds_max
         self._above = 0
 
-    def receive(self, lag: Lag) -> bool:
-        """Take one measurement; says whether the gate moved. An unknown lag moves nothing."""
+    def receive(self, lag: Lag) -> None:
+        """Take one measurement; an unknown lag moves nothing."""
         self.lag = lag
         if not self._seconds_max or lag.lag_s is None:
-            return False
-        before = self.is_behind
+            return
         self._above = self._above + 1 if lag.lag_s > self._seconds_max else 0
         if self._above >= _SAMPLES:
             self.is_behind = True
         elif lag.lag_s < self._seconds_max / 2:
             self.is_behind = False
-        return self.is_behind is not before
 
 
 def kept_out(gates: Mapping[str, LagGate], min_serving: int) -> frozenset[str]:

@@ -16,7 +16,8 @@ from pgcat_cluster.probes.prober import Prober, ProbeTarget
 class ClusterWatch:
     """Owns the probes of one cluster and hands every sample, its own and traffic's, to the health machine.
 
-    `on_change` gets what moved (never empty, wishes for probes not among it); read `health.standings()` then.
+    `on_change` gets what moved, never empty and without wishes for probes: UseChanged for routing, the others
+    say why.
     """
 
     def __init__(

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from pgcat_cluster.health.cluster import ClusterHealth, LagChanged, Restarted
+from pgcat_cluster.health.cluster import ClusterHealth, Restarted, UseChanged
 from pgcat_cluster.health.detector import OpinionChanged, State
 from pgcat_cluster.health.evidence import EvidenceClass, Sample, ServerFacts, Source
-from pgcat_cluster.health.lag import Lag
 from pgcat_cluster.health.tilt import TICK_S
 from pgcat_cluster.topology.settings import Health, Leadership, Read
 
@@ -132,7 +131,7 @@ def test_a_replica_that_did_not_follow_serves_no_reads() -> None:
         cluster.answers("r1", recovery=False, timeline=2)
     assert cluster.usable() == ({"r1"}, {"r1"})
     assert cluster.reason("r2") == "on timeline 1, the primary is on 2"
-    cluster.answers("r2", timeline=2)
+    assert cluster.answers("r2", timeline=2) == [UseChanged(server="r2", reads=True, writes=False, reason="")]
     assert cluster.usable() == ({"r1", "r2"}, {"r1"})
 
 
@@ -142,12 +141,14 @@ def test_a_replica_far_behind_is_out_until_it_caught_up() -> None:
     cluster.answers("r1", replayed=900)
     behind = {"replayed": 400, "age_s": 11.0}
     assert cluster.answers("r2", **behind) == cluster.answers("r2", **behind) == []
-    lag = Lag(lag_bytes=500, lag_s=11.0)
-    assert cluster.answers("r2", **behind) == [LagChanged(server="r2", is_behind=True, lag=lag)]
+    reason = "lag: 500 bytes, 11.0 s"
+    assert cluster.answers("r2", **behind) == [
+        UseChanged(server="r2", reads=False, writes=False, reason=reason)
+    ]
     assert cluster.usable()[0] == {"p1", "r1"}
-    assert cluster.reason("r2") == "lag: 500 bytes, 11.0 s"
+    assert cluster.reason("r2") == reason
     assert cluster.answers("r2", replayed=900, age_s=11.0) == [
-        LagChanged(server="r2", is_behind=False, lag=Lag(lag_bytes=0, lag_s=0.0))
+        UseChanged(server="r2", reads=True, writes=False, reason="")
     ]
 
 

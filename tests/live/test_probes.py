@@ -1,0 +1,272 @@
+"""Probes of real servers that are killed, stopped, promoted and cut off: what a node thinks, and how soon."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+
+from pgcat_cluster.demo.postgres import Postgres
+from pgcat_cluster.demo.stack import Stack
+from pgcat_cluster.health.cluster import ClusterHealth, Decision, PrimaryChanged, Restarted
+from pgcat_cluster.health.evidence import EvidenceClass, Sample, Source
+from pgcat_cluster.net.clock import monotonic_s
+from pgcat_cluster.net.outgoing import ServerAddress
+from pgcat_cluster.net.tls import OutgoingTls
+from pgcat_cluster.probes.prober import Prober, ProbeTarget
+from pgcat_cluster.probes.watch import ClusterWatch
+from pgcat_cluster.topology.settings import Health, Leadership, Read
+from tests.support.stack import StackMaker
+
+# A node whose own loop stood still does not trust its eyes for so long; the times are those of one that runs.
+TILT_S = 3.5
+
+
+def targets(stack: Stack, **changed: Any) -> dict[str, ProbeTarget]:
+    return {
+        server.name: ProbeTarget(
+            address=ServerAddress(host=server.host, port=server.port),
+            tls=OutgoingTls("prefer"),
+            **{
+                "user": "pgcat_probe",
+                "database": "postgres",
+                "secret": stack.passwords["pgcat_probe"],
+                **changed,
+            },
+        )
+        for server in stack.servers
+    }
+
+
+class Watched:
+    """A stack under watch."""
+
+    def __init__(self, stack: Stack, **changed: Any) -> None:
+        self.changes: list[Decision] = []
+        self._moved = asyncio.Event()
+        self.health = ClusterHealth(
+            servers=[server.name for server in stack.servers],
+            leadership=Leadership(source="observe"),
+            health=Health(),
+            read=Read(max_lag_s=0.5),
+            now=monotonic_s(),
+        )
+        self.watch = ClusterWatch(
+            self.health,
+            targets(stack, **changed),
+            on_change=self._take,
+            loop=asyncio.get_running_loop(),
+        )
+
+    def _take(self, changes: list[Decision]) -> None:
+        self.changes += changes
+        self._moved.set()
+
+    async def until(self, is_reached: Callable[[], bool], within_s: float) -> float:
+        """Wait for a state of health; how long it took. Fails when it took longer than a sound node may."""
+        began_s, tilts = monotonic_s(), self.health.tilts
+        async with asyncio.timeout(within_s + TILT_S):
+            while not is_reached():
+                self._moved.clear()
+                await self._moved.wait()
+        took_s = monotonic_s() - began_s
+        assert took_s < within_s or self.health.tilts > tilts
+        return took_s
+
+    def reads(self) -> set[str]:
+        return {one.server for one in self.health.standings().values() if one.reads}
+
+    def writes(self) -> set[str]:
+        return {one.server for one in self.health.standings().values() if one.writes}
+
+
+@contextlib.asynccontextmanager
+async def watching(stack: Stack, **changed: Any) -> AsyncIterator[Watched]:
+    watched = Watched(stack, **changed)
+    watched.watch.start()
+    try:
+        await watched.until(lambda: watched.writes() == {stack.primary.name}, 5.0)
+        yield watched
+    finally:
+        await watched.watch.stop()
+
+
+def named(stack: Stack) -> tuple[str, str, str]:
+    return stack.primary.name, stack.replicas[0].name, stack.replicas[1].name
+
+
+async def test_facts_of_every_server(pg_stack: Stack) -> None:
+    """One look at each, as an unprivileged user too: nothing in the question needs a privilege."""
+    loop = asyncio.get_running_loop()
+    for user in ("pgcat_probe", "test"):
+        samples: dict[str, Sample] = {}
+        everybody = asyncio.Event()
+
+        def take(
+            server: str,
+            sample: Sample,
+            samples: dict[str, Sample] = samples,
+            everybody: asyncio.Event = everybody,
+        ) -> None:
+            samples.setdefault(server, sample)
+            if len(samples) == 3:
+                everybody.set()
+
+        guide = Watched(pg_stack).health
+        who = {"user": user, "secret": pg_stack.passwords[user]}
+        prober = Prober(targets(pg_stack, **who), guide=guide, on_sample=take, loop=loop)
+        prober.start()
+        try:
+            async with asyncio.timeout(10.0):
+                await everybody.wait()
+        finally:
+            await prober.stop()
+        identifier = pg_stack.primary.query("select system_identifier::text from pg_control_system()")[0][0]
+        for server in pg_stack.servers:
+            facts = samples[server.name].facts
+            assert facts is not None, samples[server.name].detail
+            is_replica = server is not pg_stack.primary
+            assert (facts.in_recovery, facts.system_identifier, facts.timeline) == (is_replica, identifier, 1)
+            assert facts.write_lsn > 0
+            assert (facts.replay_lsn is not None) is is_replica
+            assert facts.started_at
+            assert samples[server.name].source is Source.FRESH
+
+
+async def test_probes_keep_one_link_per_server(pg_stack: Stack) -> None:
+    async with watching(pg_stack):
+        rows = pg_stack.primary.query(
+            "select count(*) from pg_stat_activity where application_name = 'pgcat_cluster probe'"
+        )
+        assert rows == [(1,)]
+
+
+async def test_a_killed_replica_is_out_within_a_second(make_stack: StackMaker) -> None:
+    stack = make_stack()
+    primary, first, second = named(stack)
+    async with watching(stack) as watched:
+        stack.replicas[0].kill()
+        await watched.until(lambda: watched.reads() == {primary, second}, 1.0)
+        assert "refused" in watched.health.standings()[first].reason
+        await asyncio.to_thread(stack.replicas[0].start)
+        await watched.until(lambda: watched.reads() == {primary, first, second}, 8.0)
+        assert Restarted(server=first) in watched.changes
+
+
+async def test_a_stopped_replica_is_out_within_three_and_a_half_seconds(make_stack: StackMaker) -> None:
+    stack = make_stack()
+    primary, first, second = named(stack)
+    async with watching(stack) as watched:
+        stack.replicas[1].freeze()
+        await watched.until(lambda: watched.reads() == {primary, first}, 3.5)
+        assert watched.health.standings()[second].opinion.evidence is EvidenceClass.SOFT
+        stack.replicas[1].resume()
+        await watched.until(lambda: watched.reads() == {primary, first, second}, 8.0)
+
+
+async def test_a_promotion_is_followed_and_the_old_primary_kept_out(make_stack: StackMaker) -> None:
+    stack = make_stack()
+    old, new, other = named(stack)
+    async with watching(stack) as watched:
+        stack.primary.freeze()
+        await watched.until(lambda: watched.writes() == set(), 3.5)
+        await asyncio.to_thread(stack.replicas[0].promote)
+        await watched.until(lambda: watched.writes() == {new}, 3.0)
+        reason = "only server out of recovery on timeline 2"
+        assert PrimaryChanged(before=old, after=new, reason=reason) in watched.changes
+        # The other replica still streams from the old primary, which goes on as if nothing had happened.
+        stack.primary.resume()
+        await watched.until(lambda: old in watched.health.roles.wrong, 8.0)
+        assert (watched.reads(), watched.writes()) == ({new}, {new})
+        assert watched.health.standings()[other].reason == "on timeline 1, the primary is on 2"
+        stack.replicas[1].follow(stack.replicas[0])
+        await watched.until(lambda: watched.reads() == {new, other}, 15.0)
+
+
+async def test_a_fast_shutdown_is_seen_at_once(make_stack: StackMaker) -> None:
+    stack = make_stack()
+    primary, _, second = named(stack)
+    async with watching(stack) as watched:
+        stack.replicas[0].stop("fast")
+        await watched.until(lambda: watched.reads() == {primary, second}, 1.0)
+
+
+async def test_one_ended_probe_link_is_no_illness(make_stack: StackMaker) -> None:
+    stack = make_stack(replicas=0)
+    async with watching(stack) as watched:
+        before = len(watched.changes)
+        pid = "select pid from pg_stat_activity where application_name = 'pgcat_cluster probe'"
+        [(old,)] = stack.primary.query(pid)
+        stack.primary.query(f"select pg_terminate_backend({old})")
+
+        async def is_replaced() -> None:
+            while (pids := await asyncio.to_thread(stack.primary.query, pid)) in ([], [(old,)]):
+                assert len(pids) < 2
+
+        await asyncio.wait_for(is_replaced(), 5.0)
+        assert watched.changes[before:] == []
+
+
+async def test_a_wrong_password_is_no_illness(pg_stack: Stack) -> None:
+    samples: list[Sample] = []
+    enough = asyncio.Event()
+    guide = Watched(pg_stack).health
+
+    def take(server: str, sample: Sample) -> None:
+        assert guide.receive(server, sample, monotonic_s()) == []
+        samples.append(sample)
+        if len(samples) >= 9:
+            enough.set()
+
+    loop = asyncio.get_running_loop()
+    prober = Prober(targets(pg_stack, secret="wrong"), guide=guide, on_sample=take, loop=loop)
+    prober.start()
+    try:
+        async with asyncio.timeout(15.0):
+            await enough.wait()
+    finally:
+        await prober.stop()
+    assert {sample.failure for sample in samples} == {EvidenceClass.CONFIG}
+    assert all(one.reads for one in guide.standings().values())
+
+
+async def test_failed_traffic_asks_for_a_probe_at_once(make_stack: StackMaker) -> None:
+    """A server that answers its probes is not ill, whatever happened to one link of the pool."""
+    stack = make_stack(replicas=0)
+    server: Postgres = stack.primary
+    async with watching(stack) as watched:
+        before = len(watched.changes)
+        logins = "select sessions from pg_stat_database where datname = 'postgres'"
+        [(earlier,)] = server.query(logins)
+        for _ in range(100):
+            watched.watch.traffic_failed(server.name, EvidenceClass.REFUSED, "lost")
+
+        async def is_probed() -> None:
+            while (await asyncio.to_thread(server.query, logins))[0][0] <= earlier:
+                pass
+
+        await asyncio.wait_for(is_probed(), 5.0)
+        assert watched.changes[before:] == []
+
+
+async def test_a_paused_replay_is_lag_and_an_idle_primary_is_none(make_stack: StackMaker) -> None:
+    stack = make_stack()
+    primary, first, second = named(stack)
+    stack.primary.query("create table t (n int)")
+    async with watching(stack) as watched:
+        stack.replicas[0].query("select pg_wal_replay_pause()")
+        stack.primary.query("insert into t values (1)")
+        await watched.until(lambda: watched.reads() == {primary, second}, 8.0)
+        assert watched.health.standings()[first].reason.startswith("lag: ")
+        lag = watched.health.standings()[first].lag
+        assert lag is not None
+        assert lag.lag_bytes is not None
+        assert lag.lag_bytes > 0
+        stack.replicas[0].query("select pg_wal_replay_resume()")
+        # Nothing is written any more, and the last transaction grows old: that is no lag.
+        await watched.until(lambda: watched.reads() == {primary, first, second}, 5.0)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(watched.until(lambda: len(watched.reads()) < 3, 60.0), 3.0)
