@@ -1,0 +1,28 @@
+"""Calls recv and send for the data plane, and nothing else does; `sockets.pyx` is the compiled body."""
+
+import os
+
+
+def recv_into(fd: int, buffer: bytearray, start: int, end: int) -> int:
+    """Receive into buffer[start:end] without blocking; `start < end`, or it looks like the end.
+
+    Returns the count of bytes, 0 at the end of the stream, -1 when it would block, -2 when the link is dead.
+    """
+    try:
+        with memoryview(buffer)[start:end] as room:
+            return os.readv(fd, (room,))
+    except BlockingIOError:
+        return -1
+    except OSError:
+        return -2
+
+
+def send_from(fd: int, buffer: bytearray, start: int, end: int) -> int:
+    """Send buffer[start:end] without blocking; returns as recv_into does, the count may be short."""
+    try:
+        with memoryview(buffer)[start:end] as rest:
+            return os.write(fd, rest)
+    except BlockingIOError:
+        return -1
+    except OSError:
+        return -2
