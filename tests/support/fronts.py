@@ -145,8 +145,8 @@ def start_pgbouncer(stack: Stack, pools: Mapping[str, str]) -> Front:
 
 def pgbench_path(stack: Stack) -> str | None:
     """pgbench of the stack's own installation, of PATH, or of the system."""
-    if stack.binaries.has("pgbench"):
-        return str(stack.binaries.tool("pgbench"))
+    if stack.primary.binaries.has("pgbench"):
+        return str(stack.primary.binaries.tool("pgbench"))
     if found := shutil.which("pgbench"):
         return found
     system = sorted(Path("/usr/lib/postgresql").glob("*/bin/pgbench"))

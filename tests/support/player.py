@@ -19,6 +19,7 @@ import collections
 import dataclasses
 import difflib
 import enum
+import functools
 import hashlib
 import hmac
 import os
@@ -473,7 +474,7 @@ def log_in(
                 raise Refused(fields_of(message.body))
             if message.type != b"R":
                 continue
-            answer = _answer(message.body, address, scram)
+            answer = answer_to(message.body, address, scram)
             if answer:
                 line.send(pieces(answer, writing, chance))
             elif message.body == struct.pack("!I", 0):
@@ -488,7 +489,8 @@ def log_in(
             raise ConnectionError("closed during login")
 
 
-def _answer(body: bytes, address: Address, scram: Scram) -> bytes | None:
+def answer_to(body: bytes, address: Address, scram: Scram) -> bytes | None:
+    """What to send for an Authentication message, if anything."""
     code = struct.unpack_from("!I", body)[0]
     match code:
         case 3:
@@ -519,12 +521,18 @@ class Scram:
         attributes = dict(item.split(b"=", 1) for item in server_first.split(b","))
         salt, iterations = base64.b64decode(attributes[b"s"]), int(attributes[b"i"])
         without_proof = b"c=biws,r=" + attributes[b"r"]
-        salted = hashlib.pbkdf2_hmac("sha256", self.password, salt, iterations)
+        salted = _salted(self.password, salt, iterations)
         client_key = hmac.digest(salted, b"Client Key", "sha256")
         signed = b",".join((self.bare, server_first, without_proof))
         signature = hmac.digest(hashlib.sha256(client_key).digest(), signed, "sha256")
         proof = bytes(left ^ right for left, right in zip(client_key, signature, strict=True))
         return without_proof + b",p=" + base64.b64encode(proof)
+
+
+@functools.lru_cache
+def _salted(password: bytes, salt: bytes, iterations: int) -> bytes:
+    """The slow part of a login; tests log in thousands of times as the same user."""
+    return hashlib.pbkdf2_hmac("sha256", password, salt, iterations)
 
 
 def pieces(data: bytes, writing: Writing, chance: random.Random) -> Iterator[bytes]:

@@ -1,0 +1,1 @@
+"""Named loads, measured side by side: PostgreSQL itself, PgBouncer, and the node in both builds."""
