@@ -48,7 +48,9 @@ def theirs(tmp_path: Path) -> Files:
     return Files(tmp_path / "theirs", common_name="alice")
 
 
-def shake(incoming: IncomingTls, outgoing: OutgoingTls, hostname: str = "localhost") -> tuple[TlsPipe, TlsPipe]:
+def shake(
+    incoming: IncomingTls, outgoing: OutgoingTls, hostname: str = "localhost"
+) -> tuple[TlsPipe, TlsPipe]:
     """Both ends of a handshake that came to its end, or the first error of either."""
     assert incoming.context is not None
     assert outgoing.context is not None
@@ -182,6 +184,7 @@ def test_reload_takes_new_files_and_leaves_unchanged_ones(ours: Files, theirs: F
 
     replace_files(ours, Files(tmp_path / "next"))
     assert contexts.reload() == [TlsChange(side="clients")]
+    assert contexts.reload() == []
     assert contexts.incoming.context is not before[0]
     assert contexts.incoming.certificate_hash != before[1]
     shake(contexts.incoming, OutgoingTls("verify-full", ca=ours.ca))
