@@ -208,7 +208,7 @@ class _Link:
             raise min(failures, key=_weakness)
         assert self.sock is not None
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        _keep_alive(self.sock, tcp)
+        keep_alive(self.sock, tcp)
         if self._tls.context is not None:
             self._phase = "TLS"
             await self._start_tls(self._tls.context)
@@ -389,7 +389,7 @@ def _weakness(error: OSError) -> int:
     return 0 if isinstance(error, TimeoutError) else 1 if isinstance(error, ConnectionError) else 2
 
 
-def _keep_alive(sock: socket.socket, tcp: Tcp) -> None:
+def keep_alive(sock: socket.socket, tcp: Tcp) -> None:
     """Notice a peer that vanished: on an idle link, and (Linux) while our bytes are not acknowledged."""
     if tcp.keepalive_idle_s:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
