@@ -105,6 +105,7 @@ def test_everything_answers_and_nothing_is_left_behind(folder: Path, number: sig
     wait_until(lambda: not list(folder.iterdir()), within_s=20.0, what="the folder is gone")
 
 
+@pytest.mark.once
 def test_the_printed_line_works_when_copied(folder: Path) -> None:
     demo = RunningDemo(folder, "--replicas", "0")
     try:
@@ -119,12 +120,14 @@ def test_check_proves_the_split() -> None:
     assert (done.returncode, json.loads(done.stdout)["holds"]) == (0, True), done.stdout + done.stderr
 
 
+@pytest.mark.once
 def test_check_tells_a_person() -> None:
     done = run_demo("--check", "--port", "0", "--replicas", "1")
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.splitlines()[-1] == "the split works"
 
 
+@pytest.mark.once
 def test_passwords_can_be_given(folder: Path) -> None:
     demo = RunningDemo(folder, "--replicas", "0", "--password", "it's", "--password", "postgres=su per")
     try:
@@ -136,6 +139,7 @@ def test_passwords_can_be_given(folder: Path) -> None:
         demo.end(signal.SIGTERM)
 
 
+@pytest.mark.once
 def test_data_stays_in_a_folder_of_ones_own(folder: Path) -> None:
     own = folder / "own"
     for expected in ([], [(1,)]):
@@ -152,6 +156,7 @@ def test_data_stays_in_a_folder_of_ones_own(folder: Path) -> None:
         assert not any(map(is_alive, demo.pids()))
 
 
+@pytest.mark.once
 def test_stopped_half_way_it_leaves_nothing(folder: Path) -> None:
     process = subprocess.Popen(
         [*COMMAND, "--port", "0"],
@@ -167,6 +172,7 @@ def test_stopped_half_way_it_leaves_nothing(folder: Path) -> None:
     assert list(folder.iterdir()) == []
 
 
+@pytest.mark.once
 def test_a_taken_port_is_one_line_with_the_remedy() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
@@ -176,6 +182,7 @@ def test_a_taken_port_is_one_line_with_the_remedy() -> None:
     assert (done.stdout, done.stderr) == ("", expected)
 
 
+@pytest.mark.once
 def test_a_missing_binary_is_one_line_with_the_remedy(folder: Path) -> None:
     done = run_demo("--port", "0", PGCAT_PG_BIN=str(folder))
     missing = "initdb, postgres, pg_basebackup, pg_ctl"
@@ -186,6 +193,7 @@ def test_a_missing_binary_is_one_line_with_the_remedy(folder: Path) -> None:
     )
 
 
+@pytest.mark.once
 def test_a_folder_with_other_things_is_refused(folder: Path) -> None:
     (folder / "letter.txt").write_text("dear reader")
     done = run_demo("--port", "0", "--data-dir", str(folder))
@@ -194,6 +202,7 @@ def test_a_folder_with_other_things_is_refused(folder: Path) -> None:
     assert [entry.name for entry in folder.iterdir()] == ["letter.txt"]
 
 
+@pytest.mark.once
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can hide programs from PostgreSQL's user")
 def test_programs_out_of_reach_are_copied(folder: Path) -> None:
     """As with a virtual environment inside root's own home."""

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from pgcat_cluster.demo.processes import wait_until
 from pgcat_cluster.demo.stack import Stack
 from tests.support.stack import StackMaker
+
+pytestmark = pytest.mark.once
 
 
 def test_a_primary_and_two_streaming_replicas(pg_stack: Stack) -> None:

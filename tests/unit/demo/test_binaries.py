@@ -11,6 +11,8 @@ from pgcat_cluster.demo import binaries
 from pgcat_cluster.demo.binaries import NEEDED, Binaries, find_binaries
 from pgcat_cluster.demo.processes import Account, DemoFault
 
+pytestmark = pytest.mark.once
+
 
 def installation(folder: Path, *programs: str) -> Path:
     folder.mkdir(parents=True)

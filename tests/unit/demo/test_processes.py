@@ -21,6 +21,8 @@ from pgcat_cluster.demo.processes import (
     wait_until,
 )
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture
 def household(tmp_path: Path) -> Iterator[Household]:

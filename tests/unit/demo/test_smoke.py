@@ -9,6 +9,8 @@ import pytest
 
 from pgcat_cluster.demo.smoke import Counted, Evidence, judge
 
+pytestmark = pytest.mark.once
+
 
 class Server:
     """As much of a server as a verdict needs."""
