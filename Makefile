@@ -19,7 +19,7 @@ setup: .venv/.built # Prepare .venv and compile the data plane, where there is a
 
 .venv/.installed: pyproject.toml
 	@[ -n "$(PYTHON)" ] || { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3"; exit 1; }
-	@[ -x $(BIN)/python ] || $(PYTHON) -m venv .venv
+	@[ -x $(BIN)/pip ] || $(PYTHON) -m venv .venv
 	@echo "installing into .venv"
 	@# Compiling is left to the next rule, so that it is done once.
 	@PGCAT_PURE=1 $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,dev]'

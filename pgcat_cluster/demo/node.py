@@ -90,7 +90,12 @@ class Node:
             log=self.log,
             environment={**os.environ, **_source_path(), **(environment or {})},
         )
-        wait_until(self._is_ready, within_s=_READY_S, what=f"node {self.name} takes connections")
+        wait_until(
+            self._is_ready,
+            within_s=_READY_S,
+            what=f"node {self.name} is ready",
+            explain=self.last_words,
+        )
 
     def _is_ready(self) -> bool:
         if not self.is_running():

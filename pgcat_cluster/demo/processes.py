@@ -63,12 +63,19 @@ def server_account() -> Account:
     )
 
 
-def wait_until(condition: Callable[[], bool], *, within_s: float, what: str) -> None:
-    """Return as soon as the condition holds; DemoFault says what did not happen in time."""
+def wait_until(
+    condition: Callable[[], bool],
+    *,
+    within_s: float,
+    what: str,
+    explain: Callable[[], str] | None = None,
+) -> None:
+    """Return as soon as the condition holds; DemoFault says what did not happen in time, and explains."""
     deadline = time.monotonic() + within_s
     while not condition():
         if time.monotonic() > deadline:
-            raise DemoFault(f"{what}: not within {within_s:g} s")
+            explanation = f"; {explain()}" if explain else ""
+            raise DemoFault(f"{what}: not within {within_s:g} s{explanation}")
         time.sleep(_POLL_S)
 
 

@@ -14,7 +14,14 @@ from types import TracebackType
 from pgcat_cluster.demo.binaries import Binaries, find_binaries
 from pgcat_cluster.demo.node import CONFIG, Node
 from pgcat_cluster.demo.postgres import Postgres
-from pgcat_cluster.demo.processes import DemoFault, Household, Interruptions, server_account, wait_until
+from pgcat_cluster.demo.processes import (
+    Account,
+    DemoFault,
+    Household,
+    Interruptions,
+    server_account,
+    wait_until,
+)
 
 # PostgreSQL users of every stack; `admin` exists in the nodes alone.
 USERS = ("test", "postgres", "replicator", "pgcat_probe", "admin")
@@ -87,7 +94,7 @@ class Stack:
     def _start(self) -> None:
         account = server_account()
         found = self._found = self._binaries or find_binaries()
-        folder = _temporary_folder() if self._given_folder is None else _own_folder(self._given_folder)
+        folder = _temporary_folder(account) if self._given_folder is None else _own_folder(self._given_folder)
         self._household = Household(
             folder, keep=self._given_folder is not None, interruptions=self._interruptions
         )
@@ -164,13 +171,12 @@ class Stack:
         return statements
 
 
-def _temporary_folder() -> Path:
-    """A fresh folder whose path is short enough for a socket inside it."""
-    base = tempfile.gettempdir()
-    folder = tempfile.mkdtemp(
-        prefix="pgcat-", dir=base if len(base) < _SOCKET_PATH_BYTES_MAX - 20 else "/tmp"
-    )
-    return Path(folder).resolve()
+def _temporary_folder(account: Account) -> Path:
+    """A fresh folder that the servers' user can walk to, its path short enough for a socket inside it."""
+    base = Path(tempfile.gettempdir())
+    if not account.can_reach(base) or len(str(base)) > _SOCKET_PATH_BYTES_MAX - 20:
+        base = Path("/tmp")
+    return Path(tempfile.mkdtemp(prefix="pgcat-", dir=base)).resolve()
 
 
 def _own_folder(folder: Path) -> Path:
