@@ -6,6 +6,8 @@ import sys
 from collections.abc import Sequence
 from types import ModuleType
 
+__version__ = "0.1.0"
+
 
 class _SourceFinder:
     """Finds the modules of `relay` as source only, although compiled ones lie beside, for PGCAT_PURE=1."""

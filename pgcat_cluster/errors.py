@@ -291,3 +291,11 @@ class ConfigFault(Fault):
 
     sqlstate = "F0000"
     text = "invalid configuration"
+
+
+class ReplicationRefused(Fault):
+    """A client asked for a replication link; an ordinary session in its place would be a lie."""
+
+    sqlstate = "0A000"
+    severity = "FATAL"
+    text = "replication connections are not supported"

@@ -32,7 +32,7 @@ cdef int _opening(const unsigned char *out, Py_ssize_t size, int byte, int outer
 cdef bint _ends_with(const unsigned char *out, Py_ssize_t size, const unsigned char *word, Py_ssize_t length) noexcept
 @cython.locals(k=Py_ssize_t)
 cdef bint _is_same(const unsigned char *out, Py_ssize_t first, Py_ssize_t second, Py_ssize_t length) noexcept
-@cython.locals(length=Py_ssize_t, item=Py_ssize_t, comma=Py_ssize_t, stop=Py_ssize_t)
+@cython.locals(length=Py_ssize_t, item=Py_ssize_t, comma=Py_ssize_t, stop=Py_ssize_t, is_negative=bint)
 cdef Py_ssize_t _fold_list(unsigned char *out, Py_ssize_t start, Py_ssize_t size) noexcept
 @cython.locals(depth=Py_ssize_t)
 cdef Py_ssize_t _end_of_comment(const unsigned char *text, Py_ssize_t i, Py_ssize_t end) noexcept

@@ -6,8 +6,8 @@ A marker is a NUL byte, which no statement can contain, and a letter for the kin
     d  any other number                 q  $tag$string$tag$   u  U&'string'      x  X'bits'
 
 and `m`, which says *one or more*, so that lists have one shape whatever their length. It stands behind the
-item of a list `in (...)` or `array[...]` whose items are all alike and end with a constant (`in (<i><m>)`),
-and behind a row of VALUES or `in ((...), ...)`, for all rows like it that follow (`values (<i>,<s>)<m>`).
+item of a list `in (...)` or `array[...]` of constants of one kind and sign (`in (<i><m>)`), and behind a row
+of VALUES or `in ((...), ...)`, for all rows like it that follow (`values (<i>,<s>)<m>`).
 
 Besides, a run of white space and comments is one blank, or none at either end; unquoted words are in lower
 case; trailing semicolons are gone. Signs, parameters ($1), quoted names, operators and keywords (as NULL and
@@ -317,8 +317,9 @@ def _fold_list(out: bytearray, start: int, size: int) -> int:
         if length == 0:
             start = item
             length = stop - item
-            if length < 2 or out[stop - 2] != 0 or out[stop - 1] == 0x6D:
-                return size
+            is_negative = length == 3 and out[start] == 0x2D
+            if (length != 2 and not is_negative) or out[stop - 2] != 0:
+                return size  # no constant
         elif stop - item != length or not _is_same(out, start, item, length):
             return size
         item = comma + 1

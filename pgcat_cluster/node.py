@@ -1,0 +1,688 @@
+"""Builds one node from its parts, starts them in order, drains them in reverse."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import signal
+import socket
+import time
+from pathlib import Path
+from types import MappingProxyType
+
+
+from pgcat_cluster import __version__
+from pgcat_cluster.admin import console as consoles
+from pgcat_cluster.admin.control import ShutdownMode
+from pgcat_cluster.admin.grammar import Dialect, Rights
+from pgcat_cluster.admin.http import HttpEndpoints
+from pgcat_cluster.admin.operations import Operations
+from pgcat_cluster.errors import ConfigFault, Fault, NotAdmitted, ReplicationRefused, ShuttingDown, TooManyClients, UnknownDatabase
+from pgcat_cluster.health.cluster import ClusterHealth, Decision, Restarted
+from pgcat_cluster.health.evidence import EvidenceClass
+from pgcat_cluster.health.roles import IdentityChanged, PrimaryChanged
+from pgcat_cluster.net.clock import monotonic_s
+from pgcat_cluster.net.config_file import load, tls_contexts
+from pgcat_cluster.net.front import ConsoleFront, Front, certificate_names
+from pgcat_cluster.net.listener import Listener
+from pgcat_cluster.net.outgoing import OpenedServer, OpenFailed, ServerAddress, open_server, send_cancel
+from pgcat_cluster.net.tasks import spawn
+from pgcat_cluster.net.tls import IncomingTls
+from pgcat_cluster.probes.prober import ProbeTarget
+from pgcat_cluster.probes.watch import ClusterWatch
+from pgcat_cluster.relay.build import build_kind
+from pgcat_cluster.relay.coupling import Client, Desk, Server
+from pgcat_cluster.relay.marks import BALANCE_LEAST, BALANCE_RANDOM
+from pgcat_cluster.relay.stock import Pool
+from pgcat_cluster.session.account import Account, Backend, Source, Visitor
+from pgcat_cluster.session.control import Control
+from pgcat_cluster.session.login import Credential, LoggedIn, LoginPolicy
+from pgcat_cluster.telemetry.logs import LineWriter, RepeatLimit, configure_logs, get_logger, lifecycle
+from pgcat_cluster.telemetry.taking import ConsoleVisit
+from pgcat_cluster.topology import diff as changes
+from pgcat_cluster.topology.model import Cluster, PoolKey, PoolSettings, ProbeLogin, Topology, User
+from pgcat_cluster.topology.reading import InvalidSettings
+from pgcat_cluster.topology.units import parse_address
+from pgcat_cluster.topology.view import ClusterView, View, first_view
+from pgcat_cluster.wire import md5, messages, scram
+from pgcat_cluster.wire.startup import CancelRequest, Startup
+
+TICK_S = 0.05
+SCRATCH_BYTES = 131072
+# A link's life is its limit less up to this share, so that links opened together do not end together.
+LIFETIME_JITTER = 0.1
+CANCEL_TIMEOUT_S = 5.0
+EXIT_CONFIG = 78
+# Connections beyond max_clients that may be under way, so that an operator can always log in.
+LOGIN_RESERVE = 100
+
+
+class Node:
+    """One running proxy. Owns its listeners, accounts, watches and HTTP endpoints.
+
+    It is also what its parts ask of the outside: `House` of the fronts, `Effects` of the session's control.
+    """
+
+    def __init__(self, topology: Topology, path: Path, loop: asyncio.AbstractEventLoop) -> None:
+        self.path = path
+        self.loop = loop
+        self.topology = topology
+        self.log = get_logger()
+        self.repeats = RepeatLimit()
+        self.name = topology.node.name or socket.gethostname()
+        self.tls = tls_contexts(topology)
+        self.control = Control(self, monotonic_s, os.urandom)
+        self.view = first_view(topology)
+        self.accounts: dict[PoolKey, Account] = {}
+        self.watches: dict[str, ClusterWatch] = {}
+        self.fronts: dict[Client, Front] = {}
+        self.consoles: dict[Client, ConsoleVisit] = {}
+        self.listeners: list[Listener] = []
+        self.http: HttpEndpoints | None = None
+        self.http_port = 0
+        self.operations = Operations(self)
+        self.scratch = bytearray(SCRATCH_BYTES)
+        self.mock_secret = os.urandom(32)
+        self.credentials = _credentials(topology)
+        self.numbers = 0
+        self.started_at_s = time.time()
+        self.stopped = asyncio.Event()
+        self.is_draining = False
+        self._ticker: asyncio.TimerHandle | None = None
+        self._draining: asyncio.Task[None] | None = None
+
+    # -- life ----------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Serve. Raises OSError if an address can not be had; servers that are down only degrade the start."""
+        lifecycle(self.log, "node.starting", node=self.name, version=__version__, build=build_kind())
+        for settings in self.topology.pools.values():
+            self._add_account(settings)
+        for cluster in self.topology.clusters.values():
+            self._watch(cluster)
+        node = self.topology.node
+        try:
+            for text in node.listen:
+                address = parse_address(text)
+                listener = Listener(
+                    address, reuse_port=node.reuse_port, tcp=node.tcp, on_client=self._accepted, loop=self.loop
+                )
+                self.listeners.append(listener)
+                lifecycle(self.log, "listener.opened", address=f"{address.host}:{listener.port}")
+            if node.http:
+                address = parse_address(node.http)
+                self.http = HttpEndpoints(self.operations, host=address.host, port=address.port)
+                self.http_port = await self.http.start()
+        except OSError as error:
+            await self._close()
+            raise OSError(error.errno, f"{address}: {os.strerror(error.errno or 0)}") from error
+        self._tick()
+        lifecycle(self.log, "node.ready", node=self.name, listen=",".join(node.listen), http=node.http or "off")
+
+    async def stop(self) -> None:
+        """End at once."""
+        for client in [*self.fronts, *self.consoles]:
+            client.close()
+        for account in self.accounts.values():
+            for one in list(account.clients):
+                self.control.dismiss(one, ShuttingDown())
+            account.is_removed = True
+            for server in list(account.servers):
+                server.terminate()
+        await self._close()
+        lifecycle(self.log, "node.stopped", node=self.name)
+        self.stopped.set()
+
+    async def _close(self) -> None:
+        if self._ticker is not None:
+            self._ticker.cancel()
+        for listener in self.listeners:
+            listener.close()
+        self.listeners.clear()
+        for watch in self.watches.values():
+            await watch.stop()
+        self.watches.clear()
+        if self.http is not None:
+            await self.http.stop()
+            self.http = None
+
+    def shutdown(self, mode: ShutdownMode) -> None:
+        """Begin to end: drain within the limit, or at once; asked a second time, at once."""
+        if mode == "immediate" or self.is_draining:
+            if self._draining is not None:
+                self._draining.cancel()
+            self._draining = spawn(self.stop(), "stop")
+            return
+        self.is_draining = True
+        self._draining = spawn(self._drain(mode), "drain")
+
+    async def _drain(self, mode: ShutdownMode) -> None:
+        """New clients are refused, idle ones told; transactions finish, within shutdown_timeout."""
+        limit_s = self.topology.node.shutdown_timeout_s
+        lifecycle(self.log, "node.draining", limit_s=limit_s)
+        deadline = monotonic_s() + limit_s
+        while monotonic_s() < deadline:
+            left = 0
+            for account in self.accounts.values():
+                for client in list(account.clients):
+                    is_resting = client.server is None or (client.pinned and client.status == 0x49)
+                    is_session_rest = client.desk is not None and client.desk.is_session_mode and client.status == 0x49
+                    if (is_resting or is_session_rest) and not (client.awaiting or client.waiting or client.settling):
+                        if mode != "wait_for_clients":
+                            self.control.dismiss(client, ShuttingDown())
+                            continue
+                    left += 1
+            if not left:
+                break
+            await asyncio.sleep(TICK_S)
+        await self.stop()
+
+    def _tick(self) -> None:
+        now = monotonic_s()
+        for account in list(self.accounts.values()):
+            if account.clients or account.servers or account.settings.min_size:
+                self.control.tick(account)
+        for client, front in list(self.fronts.items()):
+            if now > front.deadline_s:
+                client.close()
+                self.fronts.pop(client, None)
+        self.operations.tick(now)
+        self._ticker = self.loop.call_later(TICK_S, self._tick)
+
+    def next_number(self) -> int:
+        self.numbers += 1
+        return self.numbers
+
+    # -- accounts and clusters -----------------------------------------------------------------------------
+
+    def _add_account(self, settings: PoolSettings) -> None:
+        account = Account(settings, self.view.clusters[settings.cluster])
+        node = self.topology.node
+        account.desk = Desk(
+            BALANCE_LEAST if settings.balancing == "least_connections" else BALANCE_RANDOM,
+            int.from_bytes(os.urandom(4), "big"),
+            self.control.grow_for,
+            account,
+            control=self.control,
+            clock=monotonic_s,
+            is_session_mode=settings.mode == "session",
+            statement_bytes_max=node.statement_bytes_max,
+            prepared_max=settings.prepared_statements_max,
+        )
+        account.desk.paused = self.operations.begins_paused(settings.key)
+        self.accounts[settings.key] = account
+        self._stock(account)
+
+    def _stock(self, account: Account) -> None:
+        """One pool for each server of the account's cluster; those of servers that left retire."""
+        desk = account.desk
+        assert desk is not None
+        servers = self.topology.clusters[account.settings.cluster].servers
+        keys = {server.key for server in servers.values()}
+        for key in [key for key in account.pools if key not in keys]:
+            pool = account.pools.pop(key)
+            pool.generation += 1
+            for target in list(pool.targets):
+                target.serve_by([other for other in target.pools if other is not pool])
+        for server in servers.values():
+            if server.key not in account.pools:
+                source = Source(account, server.key)
+                account.pools[server.key] = Pool(desk, server.key.name, account.settings.size, server.weight, source)
+            account.pools[server.key].weight = server.weight
+        account.view = self.view.clusters[account.settings.cluster]
+        self.control.place(account)
+
+    def _watch(self, cluster: Cluster) -> None:
+        health = ClusterHealth(
+            servers=list(cluster.servers),
+            leadership=cluster.leadership,
+            health=self.topology.fleet.health,
+            read=cluster.read,
+            now=monotonic_s(),
+        )
+        login = self._probe_login(cluster)
+        if login is None:
+            # Nobody uses this cluster, and nobody said who may look at it.
+            return
+        targets = {
+            name: ProbeTarget(
+                address=ServerAddress(host=server.key.address.host, port=server.key.address.port),
+                tls=self.tls.outgoing[cluster.name],
+                user=login.user,
+                database=login.database,
+                secret=login.password.reveal() if login.password else None,
+            )
+            for name, server in cluster.servers.items()
+        }
+        watch = ClusterWatch(
+            health,
+            targets,
+            on_change=lambda decisions: self._health_changed(cluster.name, decisions),
+            loop=self.loop,
+        )
+        self.watches[cluster.name] = watch
+        watch.start()
+
+    def _probe_login(self, cluster: Cluster) -> ProbeLogin | None:
+        """Who probes: the cluster's own user, else one whose pool uses the cluster."""
+        if cluster.probe is not None:
+            return cluster.probe
+        for pool in self.topology.pools.values():
+            if pool.cluster == cluster.name:
+                return ProbeLogin(user=pool.login.user, password=pool.login.password, database=pool.server_database)
+        return None
+
+    def _health_changed(self, cluster: str, decisions: list[Decision]) -> None:
+        watch = self.watches[cluster]
+        for decision in decisions:
+            if isinstance(decision, PrimaryChanged | IdentityChanged):
+                lifecycle(self.log, "primary.changed", cluster=cluster, change=repr(decision))
+            elif isinstance(decision, Restarted):
+                self._retire(cluster, decision.server)
+        standings = watch.health.standings()
+        view = self.view.clusters[cluster]
+        primary = next((one for one in standings.values() if one.is_primary), None)
+        before = view.primary
+        if primary is not None and primary.writes:
+            view = view.with_primary(primary.server)
+        else:
+            view = view.with_primary(None, primary.reason if primary is not None else watch.health.roles.reason)
+        for name, standing in standings.items():
+            was = view.servers[name].why_not
+            if was != standing.reason:
+                view = view.with_server(name, standing.reason)
+                if bool(was) != bool(standing.reason):
+                    lifecycle(
+                        self.log,
+                        "server.avoided" if standing.reason else "server.restored",
+                        server=f"{cluster}/{name}",
+                        reason=standing.reason or was,
+                    )
+        if before != view.primary:
+            # A server that changed its role is never used under the old one again.
+            for key in (before, view.primary):
+                if key is not None:
+                    self._retire(cluster, key.name)
+        self._set_view(self.view.with_cluster(view))
+
+    def _retire(self, cluster: str, server: str) -> None:
+        for account in self.accounts.values():
+            if account.settings.cluster == cluster:
+                for key, pool in account.pools.items():
+                    if key.name == server:
+                        pool.generation += 1
+
+    def _set_view(self, view: View) -> None:
+        if view is self.view:
+            return
+        self.view = view
+        for account in self.accounts.values():
+            cluster: ClusterView = view.clusters[account.settings.cluster]
+            if account.view is not cluster:
+                account.view = cluster
+                self.control.place(account)
+
+    # -- reload --------------------------------------------------------------------------------------------
+
+    async def reload(self) -> list[str]:
+        """Read the file again and apply what changed; answers one line a change. Raises ConfigFault, changing nothing."""
+        try:
+            topology = load(self.path, lambda text: self.log.warning("config.warning", text=text))
+        except InvalidSettings as error:
+            problems = "; ".join(error.lines())
+            lifecycle(self.log, "config.rejected", level="error", file=str(self.path), problems=problems)
+            raise ConfigFault(problems) from None
+        old, self.topology = self.topology, topology
+        found = changes.diff(old, topology)
+        self.credentials = _credentials(topology)
+        await self._apply(found)
+        lines = [str(change) for change in found]
+        lifecycle(self.log, "config.applied", changes="; ".join(lines) or "none")
+        return lines
+
+    async def _apply(self, found: list[changes.Change]) -> None:
+        """Clusters first, since pools stand on them; what leaves goes last."""
+        topology = self.topology
+        self.tls = tls_contexts(topology)
+        touched: set[str] = set()
+        renewed: set[PoolKey] = set()
+        for change in found:
+            match change:
+                case changes.ClusterAdded(name=name) | changes.ClusterRemoved(name=name):
+                    touched.add(name)
+                case changes.ClusterChanged(name=name, fields=fields):
+                    touched.add(name)
+                    if "tls" in fields:
+                        renewed |= {key for key, pool in topology.pools.items() if pool.cluster == name}
+                case (
+                    changes.ServerAdded(server=key) | changes.ServerRemoved(server=key) | changes.ServerChanged(server=key)
+                ):
+                    touched.add(key.cluster)
+                case changes.FleetChanged():
+                    touched |= set(topology.clusters)
+                case changes.CredentialsChanged(user=user, sides=sides) if "servers" in sides:
+                    renewed |= {key for key in topology.pools if key.user == user}
+                case changes.PoolChanged(pool=pool) if change.needs_new_links():
+                    renewed.add(pool)
+        for gone in [gone for gone in self.accounts if gone not in topology.pools]:
+            self._remove_account(self.accounts.pop(gone))
+        self.view = self.view.with_topology(topology)
+        for name in touched:
+            watch = self.watches.pop(name, None)
+            if watch is not None:
+                await watch.stop()
+            if name in topology.clusters:
+                self._watch(topology.clusters[name])
+        for name_of_pool, settings in topology.pools.items():
+            account = self.accounts.get(name_of_pool)
+            if account is None:
+                self._add_account(settings)
+            else:
+                self._change_account(account, settings, is_renewed=name_of_pool in renewed)
+
+    def _change_account(self, account: Account, settings: PoolSettings, *, is_renewed: bool) -> None:
+        before, desk = account.settings, account.desk
+        assert desk is not None
+        account.settings = settings
+        desk.balancing = BALANCE_LEAST if settings.balancing == "least_connections" else BALANCE_RANDOM
+        desk.prepared_max = settings.prepared_statements_max
+        desk.statement_bytes_max = self.topology.node.statement_bytes_max
+        if (before.reads, before.writing_functions) != (settings.reads, settings.writing_functions):
+            desk.forget()
+        for pool in account.pools.values():
+            pool.limit = settings.size
+            if is_renewed:
+                pool.generation += 1
+        if before.mode != settings.mode:
+            # A session can not change its mode under a client: those who are here are told to come again.
+            for client in list(account.clients):
+                self.control.dismiss(client, ShuttingDown(detail="the pool's mode was changed"))
+            desk.is_session_mode = settings.mode == "session"
+        if is_renewed:
+            account.greetings.clear()
+        self._stock(account)
+
+    def _remove_account(self, account: Account) -> None:
+        """The pool is gone: who waits or rests is told at once, who works may end its transaction."""
+        account.is_removed = True
+        for pool in account.pools.values():
+            pool.generation += 1
+        fault = _no_database(account.settings.key.database)
+        for client in list(account.clients):
+            if client.server is None or client.status == 0x49 and not client.awaiting:
+                self.control.dismiss(client, fault)
+            else:
+                spawn(self._last_transaction(client, fault), "last transaction of a removed pool")
+        for server in list(account.servers):
+            if server.client is None and not server.ledger:
+                self.control.retire(server)
+
+    async def _last_transaction(self, client: Client, fault: Fault) -> None:
+        while not client.closed and not (client.status == 0x49 and not client.awaiting):
+            await asyncio.sleep(TICK_S)
+        if not client.closed:
+            self.control.dismiss(client, fault)
+
+    # -- clients: House ------------------------------------------------------------------------------------
+
+    def _accepted(self, sock: socket.socket, peer: tuple[str, int]) -> None:
+        if self.is_draining and not self._is_console_port():
+            sock.close()
+            return
+        if self.client_count() >= self.topology.node.max_clients + LOGIN_RESERVE:
+            sock.close()
+            return
+        front = Front(self, monotonic_s() + self.topology.node.login_timeout_s)
+        client = Client(sock, self.loop, self.scratch, front)
+        client.detail = peer
+        self.fronts[client] = front
+        client.start()
+
+    def _is_console_port(self) -> bool:
+        """The consoles stay reachable while a node drains: who is refused then is told after login."""
+        return True
+
+    def client_count(self) -> int:
+        return len(self.fronts) + len(self.consoles) + sum(len(account.clients) for account in self.accounts.values())
+
+    def incoming_tls(self) -> IncomingTls:
+        return self.tls.incoming
+
+    def policy(self) -> LoginPolicy:
+        return LoginPolicy(
+            lookup=self.credentials.get,
+            default_method="scram-sha-256",
+            mock_secret=self.mock_secret,
+            random_bytes=os.urandom,
+        )
+
+    def cancel(self, request: CancelRequest) -> None:
+        self.control.cancel(request.pid, request.secret)
+
+    def refused(self, client: Client, fault: Fault) -> None:
+        self.fronts.pop(client, None)
+        silent = self.repeats.admit("client.refused", fault.sqlstate, monotonic_s())
+        if silent is not None:
+            lifecycle(self.log, "client.refused", level="warning", sqlstate=fault.sqlstate, reason=fault.message,
+                      client=_peer(client), repeated=silent)
+
+    def left(self, client: Client) -> None:
+        self.fronts.pop(client, None)
+        self.consoles.pop(client, None)
+
+    def admit(self, client: Client, startup: Startup, logged_in: LoggedIn) -> None:
+        if startup.replication is not None:
+            raise ReplicationRefused()
+        tls = self.tls.incoming
+        if tls.is_required and client.tls is None:
+            raise NotAdmitted("connection requires TLS")
+        if tls.mode == "verify-full" and logged_in.user not in certificate_names(client):
+            raise NotAdmitted(f'the client certificate is not that of user "{logged_in.user}"')
+        peer = client.detail
+        assert isinstance(peer, tuple)
+        if startup.database in ("pgcat", "pgbouncer"):
+            self._open_console(client, "pgcat" if startup.database == "pgcat" else "pgbouncer", logged_in.user)
+            return
+        if self.is_draining:
+            raise ShuttingDown()
+        account = self.accounts.get(PoolKey(logged_in.database, logged_in.user))
+        if account is None:
+            raise _no_database(logged_in.database)
+        if account.settings.require_tls and client.tls is None:
+            raise NotAdmitted(f'database "{logged_in.database}" requires TLS')
+        limit = account.settings.max_clients
+        if (limit and len(account.clients) >= limit) or self.client_count() > self.topology.node.max_clients:
+            raise TooManyClients()
+        if logged_in.keys is not None and account.settings.login.password is None:
+            account.scram_keys = logged_in.keys
+        self.fronts.pop(client, None)
+        visitor = Visitor(account, self.next_number(), peer, monotonic_s())
+        self.control.enter(client, visitor, logged_in.parameters)
+
+    def _open_console(self, client: Client, dialect: Dialect, user: str) -> None:
+        node = self.topology.node
+        if user in node.admin_users:
+            rights: Rights = "admin"
+        elif user in node.stats_users:
+            rights = "stats"
+        else:
+            raise NotAdmitted(f'user "{user}" is not allowed to use the admin console')
+        self.fronts.pop(client, None)
+        peer, number = client.detail, self.next_number()
+        assert isinstance(peer, tuple)
+        self.consoles[client] = ConsoleVisit(number, dialect, user, peer, monotonic_s())
+        console = consoles.Console(dialect, user, rights, self.operations)
+        client.receiver = ConsoleFront(console, self.left)
+        greeting = [messages.parameter_status(*one) for one in consoles.login_parameters(dialect).items()]
+        greeting += [messages.backend_key_data(number, os.urandom(4)), messages.ready_for_query(b"I")]
+        client.put_bytes(b"".join(greeting))
+        client.flush()
+
+    # -- server links: Effects -----------------------------------------------------------------------------
+
+    def open_link(self, account: Account, pool: Pool) -> None:
+        spawn(self._open(account, pool), "open a server link")
+
+    async def _open(self, account: Account, pool: Pool) -> None:
+        source, settings = pool.detail, account.settings
+        assert isinstance(source, Source)
+        cluster = self.topology.clusters.get(settings.cluster)
+        generation = pool.generation
+        try:
+            if cluster is None:
+                raise OpenFailed("the cluster was removed")
+            opened = await open_server(
+                ServerAddress(host=source.key.address.host, port=source.key.address.port),
+                tls=self.tls.outgoing[settings.cluster],
+                user=settings.login.user,
+                database=settings.server_database,
+                password=settings.login.password.reveal() if settings.login.password else account.scram_keys,
+                parameters=settings.parameters,
+                timeout_s=cluster.connect_timeout_s,
+                loop=self.loop,
+                tcp=self.topology.node.tcp,
+            )
+        except OpenFailed as error:
+            self._open_failed(account, pool, source, error)
+            return
+        self._opened(pool, settings, opened, generation)
+
+    def _open_failed(self, account: Account, pool: Pool, source: Source, error: OpenFailed) -> None:
+        evidence = error.evidence
+        silent = self.repeats.admit("server.refused", (source.key, error.message), monotonic_s())
+        if silent is not None:
+            lifecycle(self.log, "server.refused", level="warning", server=str(source.key), pool=str(account.settings.key),
+                      reason=error.message, evidence=evidence.value, repeated=silent)
+        is_down = evidence in (EvidenceClass.REFUSED, EvidenceClass.UNREACHABLE, EvidenceClass.GOING, EvidenceClass.SOFT)
+        watch = self.watches.get(source.key.cluster)
+        if is_down and watch is not None:
+            watch.traffic_failed(source.key.name, evidence, error.message)
+        is_overload = evidence in (EvidenceClass.OVERLOAD, EvidenceClass.GOING)
+        self.control.link_failed(pool, error.message, is_overload=is_overload, is_down=is_down)
+
+    def _opened(self, pool: Pool, settings: PoolSettings, opened: OpenedServer, generation: int) -> None:
+        server = Server(opened.sock, self.loop, self.scratch, pool, self.control)
+        server.tls = opened.tls
+        server.generation = generation
+        now = monotonic_s()
+        share = int.from_bytes(os.urandom(2), "big") / 65535
+        life_s = settings.lifetime_s * (1 - LIFETIME_JITTER * share) if settings.lifetime_s > 0 else float("inf")
+        server.opened_at = now
+        ready = opened.ready
+        backend = Backend(self.next_number(), ready.pid, ready.secret, dict(ready.parameters), now, now + life_s)
+        if opened.leftover:
+            server.detail = backend
+            server.take(bytearray(opened.leftover), 0, len(opened.leftover))
+        self.control.linked(pool, server, backend)
+
+    def cancel_server(self, server: Server) -> None:
+        spawn(self._cancel(server), "cancel")
+
+    async def _cancel(self, server: Server) -> None:
+        backend, source = server.detail, server.pool.detail
+        assert isinstance(backend, Backend)
+        assert isinstance(source, Source)
+        try:
+            tls = self.tls.outgoing.get(source.key.cluster)
+            if tls is not None and backend.secret:
+                await send_cancel(
+                    ServerAddress(host=source.key.address.host, port=source.key.address.port),
+                    tls=tls,
+                    pid=backend.pid,
+                    secret=backend.secret,
+                    timeout_s=CANCEL_TIMEOUT_S,
+                    loop=self.loop,
+                    tcp=self.topology.node.tcp,
+                )
+        except OpenFailed as error:
+            self.log.warning("cancel failed", server=str(source.key), reason=error.message)
+            # Whether it was sent is not known: the link must not meet another client.
+            server.is_retired = True
+        finally:
+            self.control.cancel_sent(server)
+
+    def link_lost(self, account: Account, pool: Pool, reason: str) -> None:
+        source = pool.detail
+        assert isinstance(source, Source)
+        silent = self.repeats.admit("server.lost", (source.key, reason), monotonic_s())
+        if silent is not None:
+            lifecycle(self.log, "server.lost", level="warning", server=str(source.key), pool=str(account.settings.key),
+                      reason=reason, repeated=silent)
+        watch = self.watches.get(source.key.cluster)
+        if watch is not None:
+            watch.traffic_failed(source.key.name, EvidenceClass.REFUSED, reason)
+
+
+def _credentials(topology: Topology) -> MappingProxyType[str, Credential]:
+    """Who may log in and how; a verifier is made of a password once, here."""
+    return MappingProxyType({user.name: Credential(method=user.auth, verifier=_verifier(user)) for user in topology.users.values()})
+
+
+def _verifier(user: User) -> str | None:
+    if user.verifier is not None:
+        return user.verifier.reveal()
+    if user.password is None:
+        return None
+    password = user.password.reveal()
+    if user.auth == "md5":
+        return md5.make_verifier(user.name, password)
+    return scram.make_verifier(password, scram.ITERATIONS_DEFAULT, os.urandom(16)).to_text()
+
+
+def _no_database(name: str) -> UnknownDatabase:
+    return UnknownDatabase(f'database "{name}" does not exist')
+
+
+def _peer(client: Client) -> str:
+    return "{}:{}".format(*client.detail) if isinstance(client.detail, tuple) else "unknown"
+
+
+def run(path: Path) -> int:
+    """Run a node until it is told to stop; the exit code: 0, or 78 if it could not start."""
+    try:
+        topology = load(path, lambda text: print(text, flush=True))
+    except InvalidSettings as error:
+        for line in error.lines():
+            print(line, flush=True)
+        return EXIT_CONFIG
+    writer = configure_logs(form=topology.node.log.format, level=topology.node.log.level)
+    try:
+        try:
+            import uvloop
+        except ImportError:
+            return asyncio.run(_serve(topology, path, writer))
+        return uvloop.run(_serve(topology, path, writer))
+    finally:
+        writer.close()
+
+
+async def _serve(topology: Topology, path: Path, writer: LineWriter) -> int:
+    loop = asyncio.get_running_loop()
+    node = Node(topology, path, loop)
+    node.operations.writer = writer
+    try:
+        await node.start()
+    except OSError as error:
+        node.log.error("can not listen", reason=error.strerror, remedy="change node.listen or node.http, or stop what listens there")
+        return EXIT_CONFIG
+    # What is alive now stays: the collector need not look at it again.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10000, 20, 50)
+    loop.add_signal_handler(signal.SIGHUP, lambda: spawn(_reload(node), "reload"))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, node.shutdown, "drain")
+    loop.add_signal_handler(signal.SIGQUIT, node.shutdown, "immediate")
+    await node.stopped.wait()
+    return 0
+
+
+async def _reload(node: Node) -> None:
+    try:
+        await node.reload()
+    except ConfigFault:
+        # Said in the log by whoever raised it; the node goes on as it was.
+        return
+
+

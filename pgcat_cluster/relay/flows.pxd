@@ -1,0 +1,36 @@
+cimport cython
+
+
+cdef class Flow:
+    cdef public int role
+    cdef public int flags
+    cdef public str reason
+    cdef public tuple parameters
+    cdef public object detail
+
+cdef class Statement:
+    cdef public bytes text
+    cdef public bytes types
+    cdef public Flow flow
+    cdef public bytes server_name
+
+    cpdef bytes parse_frame(self, bytes name)
+
+cdef class FlowTable:
+    cdef public Py_ssize_t entries_max
+    cdef public Py_ssize_t bytes_max
+    cdef public dict flows
+    cdef public dict seen
+    cdef public Py_ssize_t bytes
+    cdef public Py_ssize_t evicted
+
+    cpdef Flow get(self, bytes shape)
+    cpdef bint offer(self, bytes shape, Flow flow) except? -1
+
+cdef class Statements:
+    cdef public Py_ssize_t entries_max
+    cdef public dict by_content
+    cdef public Py_ssize_t made
+
+    cpdef Statement get(self, bytes text, bytes types)
+    cpdef Statement make(self, bytes text, bytes types, Flow flow)

@@ -1,0 +1,99 @@
+"""Remembered decisions: a flow says where a shape goes and what it does; a statement is what a client prepared."""
+
+from __future__ import annotations
+
+from pgcat_cluster.relay import marks
+
+
+
+class Flow:
+    """What was decided about one shape. Immutable but for `role`, which a refusal by a standby moves to the primary.
+
+    `flags` are the marks of `relay.marks`; `parameters` names custom parameters that the statement may set;
+    `reason` is constant text; `detail` belongs to the session.
+    """
+
+    def __init__(self, role: int, flags: int, reason: str, parameters: tuple[str, ...] = (), detail: object = None) -> None:
+        self.role = role
+        self.flags = flags
+        self.reason = reason
+        self.parameters = parameters
+        self.detail = detail
+
+
+class Statement:
+    """A statement as a client prepared it: its text, the types it named, and its flow.
+
+    `server_name` is what it is called on every server link, the same for all clients that prepared the same
+    text with the same types.
+    """
+
+    def __init__(self, text: bytes, types: bytes, flow: Flow, server_name: bytes) -> None:
+        self.text = text
+        self.types = types
+        self.flow = flow
+        self.server_name = server_name
+
+    def parse_frame(self, name: bytes) -> bytes:
+        """The Parse message that prepares this statement under a name. `types` holds count and type ids."""
+        size = 4 + len(name) + 1 + len(self.text) + 1 + len(self.types)
+        return b"P" + size.to_bytes(4, "big") + name + b"\0" + self.text + b"\0" + self.types
+
+
+class FlowTable:
+    """Flows by shape, bounded in entries and bytes; a shape enters at its second sighting.
+
+    One table serves one (database, user) under one generation of settings: a new generation is a new table.
+    """
+
+    def __init__(self, entries_max: int, bytes_max: int) -> None:
+        self.entries_max = entries_max
+        self.bytes_max = bytes_max
+        self.flows: dict[bytes, Flow] = {}
+        self.seen: dict[int, bool] = {}
+        self.bytes = 0
+        self.evicted = 0
+
+    def get(self, shape: bytes) -> Flow | None:
+        return self.flows.get(shape)
+
+    def offer(self, shape: bytes, flow: Flow) -> bool:
+        """Remember a flow if its shape was seen before; answer whether it was."""
+        key = hash(shape)
+        if key not in self.seen:
+            if len(self.seen) >= 2 * self.entries_max:
+                self.seen.clear()
+            self.seen[key] = True
+            return False
+        size = len(shape)
+        if size > self.bytes_max:
+            return False
+        while self.flows and (len(self.flows) >= self.entries_max or self.bytes + size > self.bytes_max):
+            oldest = next(iter(self.flows))
+            del self.flows[oldest]
+            self.bytes -= len(oldest)
+            self.evicted += 1
+        self.flows[shape] = flow
+        self.bytes += size
+        return True
+
+
+class Statements:
+    """Prepared statements that clients of one (database, user) share: by text and types, bounded."""
+
+    def __init__(self, entries_max: int) -> None:
+        self.entries_max = entries_max
+        self.by_content: dict[tuple[bytes, bytes], Statement] = {}
+        self.made = 0
+
+    def get(self, text: bytes, types: bytes) -> Statement | None:
+        return self.by_content.get((text, types))
+
+    def make(self, text: bytes, types: bytes, flow: Flow) -> Statement:
+        """A new shared statement. The oldest leaves when there are too many; clients that hold it keep it."""
+        self.made += 1
+        statement = Statement(text, types, flow, b"%s%d" % (marks.SERVER_NAME_PREFIX, self.made))
+        if len(self.by_content) >= self.entries_max:
+            del self.by_content[next(iter(self.by_content))]
+        self.by_content[(text, types)] = statement
+        return statement

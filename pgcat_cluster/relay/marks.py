@@ -1,0 +1,29 @@
+"""Constants that the data plane and the session share: roles, what a statement does, names on servers."""
+
+from __future__ import annotations
+
+from typing import Final
+
+PRIMARY: Final = 0
+REPLICA: Final = 1
+
+# How a server is chosen among several.
+BALANCE_RANDOM: Final = 0
+BALANCE_LEAST: Final = 1
+
+# What a flow does, as bits.
+READS: Final = 1  # only reads and stands alone: may be repeated while no byte of its answer has left us
+ENDS: Final = 2  # may commit: if its server is lost before the answer, the outcome is unknown
+LEAVES: Final = 4  # may leave something in the session: ask the server at the end of the transaction
+UNCLEAN: Final = 8  # nobody knows what it did: reset the server link before anybody else gets it
+SEQUENCES: Final = 16  # asks for the session's last sequence value
+CALLS: Final = 32  # names a prepared statement in SQL: the session looks at each execution
+FORGETS: Final = 64  # drops prepared statements behind our back (DEALLOCATE ALL, DISCARD ALL)
+UNPINS: Final = 128  # may end what a client is pinned for
+WRITES: Final = 256  # has effects that a repetition would have twice
+LOADS: Final = 512  # loads a library: nothing unloads it but the end of the server link
+
+# Names of prepared statements on server links. A client's own name never reaches a server under this prefix.
+SERVER_NAME_PREFIX: Final = b"_pgcat_"
+# A name that is never prepared: closing it succeeds and does nothing.
+NOBODY: Final = b"_pgcat_nobody"

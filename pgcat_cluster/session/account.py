@@ -1,0 +1,100 @@
+"""What one (database, user) owns: its desk, its pools by server, who is connected, what clients are told at login."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from pgcat_cluster.relay.coupling import Client, Desk, Server
+from pgcat_cluster.relay.stock import Pool
+from pgcat_cluster.session.parameters import Parameters
+from pgcat_cluster.topology.model import PoolSettings, ServerKey
+from pgcat_cluster.topology.view import ClusterView
+from pgcat_cluster.wire.scram import ScramKeys
+
+GREETINGS_MAX = 1000
+
+
+class Visitor:
+    """What is known of one logged-in client beside what the relay keeps."""
+
+    __slots__ = ("account", "address", "application_name", "connected_at", "key_pid", "longest_wait_s", "number", "pins",
+                 "secret", "startup")
+
+    def __init__(self, account: Account, number: int, address: tuple[str, int], connected_at: float) -> None:
+        self.account = account
+        self.number = number
+        self.address = address
+        self.connected_at = connected_at
+        self.startup: Parameters | None = None
+        self.application_name = ""
+        self.pins: tuple[str, ...] = ()
+        self.key_pid = 0
+        self.secret = b""
+        self.longest_wait_s = 0.0
+
+
+class Backend:
+    """What is known of one server link beside what the relay keeps: its cancel key, what it last reported."""
+
+    __slots__ = ("number", "opened_at", "pid", "reported", "secret", "expires_at")
+
+    def __init__(self, number: int, pid: int, secret: bytes, reported: dict[str, str], opened_at: float, expires_at: float) -> None:
+        self.number = number
+        self.pid = pid
+        self.secret = secret
+        self.reported = reported
+        self.opened_at = opened_at
+        self.expires_at = expires_at
+
+
+class Source:
+    """A pool's server: its key, how opening links to it has gone lately, and what links did that are gone."""
+
+    __slots__ = (
+        "account",
+        "bytes_received",
+        "bytes_sent",
+        "failures",
+        "key",
+        "last_error",
+        "retry_at",
+        "transactions",
+    )
+
+    def __init__(self, account: Account, key: ServerKey) -> None:
+        self.account = account
+        self.key = key
+        self.failures = 0
+        self.last_error = ""
+        self.retry_at = 0.0
+        self.bytes_received = 0
+        self.bytes_sent = 0
+        self.transactions = 0
+
+
+class Account:
+    """One (database, user). `desk` is the relay's side of it; `pools` has one entry per server of the cluster.
+
+    `greetings` remembers what a server reports under a set of start-up parameters, so that a login needs no server.
+    """
+
+    def __init__(self, settings: PoolSettings, view: ClusterView) -> None:
+        self.settings = settings
+        self.view = view
+        self.desk: Desk | None = None
+        self.pools: dict[ServerKey, Pool] = {}
+        self.clients: set[Client] = set()
+        self.servers: set[Server] = set()
+        self.greetings: dict[Parameters, dict[str, str]] = {}
+        self.pins: Counter[str] = Counter()
+        self.faults: Counter[str] = Counter()
+        self.is_removed = False
+        # Waiters of a pause begin to count when it ends.
+        self.resumed_at = 0.0
+        # What a client's own login proved, for users whose password only the servers know.
+        self.scram_keys: ScramKeys | None = None
+
+    def remember_greeting(self, parameters: Parameters, reported: dict[str, str]) -> None:
+        if len(self.greetings) >= GREETINGS_MAX:
+            self.greetings.clear()
+        self.greetings[parameters] = reported

@@ -1,0 +1,618 @@
+"""Answers the relay's upcalls: decides statements, aligns and settles sessions, tells clients what went wrong.
+
+Everything here is synchronous and does no I/O: what must be done outside goes through `Effects`, and the time is
+an argument of the constructor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from pgcat_cluster.errors import (
+    Canceled,
+    CheckoutTimeout,
+    Fault,
+    IdleInTransaction,
+    IdleSession,
+    NoServer,
+    OutcomeUnknown,
+    ProtocolViolation,
+    ServerLost,
+    ServerUnreachable,
+    TransactionTimeout,
+)
+from pgcat_cluster.pool.cancel_keys import CancelKeys
+from pgcat_cluster.pool.growth import backoff_s, grow
+from pgcat_cluster.relay import marks
+from pgcat_cluster.relay.coupling import Client, Desk, Server
+from pgcat_cluster.relay.flows import Flow
+from pgcat_cluster.relay.shapes import render
+from pgcat_cluster.relay.stock import Pool, Target
+from pgcat_cluster.session.account import Account, Backend, Source, Visitor
+from pgcat_cluster.session.decisions import ANY_PARAMETER, UNKNOWN, flow_of, is_deallocation
+from pgcat_cluster.session.parameters import (
+    Catalogue,
+    Parameters,
+    align_query,
+    has_shapes,
+    read_state,
+    state_query,
+)
+from pgcat_cluster.sql.analysis import analyze
+from pgcat_cluster.topology.view import NOT_SEEN
+from pgcat_cluster.wire import messages
+
+_ROW = 0x44
+_IDLE = 0x49
+_ATTEMPTS_MAX = 3
+# How long a server link may go on with the statement of a client that has left.
+ABANDONED_S = 5.0
+
+
+class Effects(Protocol):
+    """What the session wants done outside."""
+
+    def open_link(self, account: Account, pool: Pool) -> None:
+        """Open one more link for a pool (`pool.opening` is already counted); ends in `linked` or `link_failed`."""
+
+    def cancel_server(self, server: Server) -> None:
+        """Send the server a cancel for what this link runs; `server.cancels` is already counted."""
+
+    def link_lost(self, account: Account, pool: Pool, reason: str) -> None:
+        """A link was lost that nobody closed: let health know."""
+
+
+class Control:
+    """One for all accounts of a node."""
+
+    def __init__(self, effects: Effects, clock: Callable[[], float], random_bytes: Callable[[int], bytes]) -> None:
+        self.effects = effects
+        self.clock = clock
+        self.catalogue = Catalogue()
+        self.keys: CancelKeys[Client] = CancelKeys(random_bytes)
+        self.is_draining = False
+
+    # -- accounts ------------------------------------------------------------------------------------------
+
+    def grow_for(self, pool: Pool) -> None:
+        """The relay would have liked a link of this pool."""
+        self._grow(pool, is_wanted=True)
+
+    def place(self, account: Account) -> None:
+        """The view or the settings changed: which pools serve which role."""
+        desk = _desk(account)
+        view, settings = account.view, account.settings
+        primary = account.pools.get(view.primary) if view.primary is not None else None
+        writers = [] if primary is None else [primary]
+        readers = [account.pools[server.key] for server in view.readable if server.key in account.pools]
+        if settings.reads == "primary":
+            readers = list(writers)
+        elif settings.reads_on_primary == "always" or (settings.reads_on_primary == "when_no_replica" and not readers):
+            readers = readers + [pool for pool in writers if pool not in readers]
+        if desk.primary.pools != writers:
+            desk.primary.serve_by(writers)
+        if desk.replica.pools != readers:
+            desk.replica.serve_by(readers)
+        for target in (desk.primary, desk.replica):
+            self._serve(account, target)
+
+    def _serve(self, account: Account, target: Target) -> None:
+        """Open links for those who wait, or tell them that there is no server."""
+        if target.gate.paused or target.head() is None:
+            return
+        if not target.pools:
+            self._fail_without_server(account, target)
+            return
+        for pool in target.pools:
+            self._grow(pool)
+
+    def _fail_without_server(self, account: Account, target: Target) -> None:
+        reason = self._why_none(account, target)
+        if reason == NOT_SEEN:
+            return
+        while (waiter := target.head()) is not None:
+            assert isinstance(waiter, Client)
+            self._refuse(waiter, NoServer(detail=reason))
+
+    def _why_none(self, account: Account, target: Target) -> str:
+        view = account.view
+        if target.role == marks.PRIMARY or account.settings.reads == "primary":
+            return view.why_no_primary or "no primary is known"
+        why = view.refusals()
+        if not why and view.why_no_primary == NOT_SEEN:
+            return NOT_SEEN
+        return NOT_SEEN if NOT_SEEN in why else why or "no replica is known"
+
+    # -- server links --------------------------------------------------------------------------------------
+
+    def _grow(self, pool: Pool, *, is_wanted: bool = False) -> None:
+        source = pool.detail
+        assert isinstance(source, Source)
+        account = source.account
+        if self.clock() < source.retry_at or account.is_removed or pool.gate.paused:
+            return
+        waiting = sum(target.waiting for target in pool.targets)
+        while True:
+            decision = grow(
+                opened=pool.opened,
+                opening=pool.opening,
+                idle=len(pool.idle),
+                limit=pool.limit,
+                min_size=account.settings.min_size,
+                waiting=waiting,
+                is_wanted=is_wanted,
+            )
+            if not decision.opens:
+                return
+            is_wanted = False
+            pool.opening += 1
+            self.effects.open_link(account, pool)
+
+    def linked(self, pool: Pool, server: Server, backend: Backend) -> None:
+        """A link is open and logged in."""
+        source = pool.detail
+        assert isinstance(source, Source)
+        account = source.account
+        pool.opening -= 1
+        pool.opened += 1
+        source.failures = 0
+        source.retry_at = 0.0
+        source.last_error = ""
+        pool.may_open = True
+        server.detail = backend
+        server.parameters = server.base_parameters = self.catalogue.none
+        account.servers.add(server)
+        server.start()
+        if account.is_removed or pool.gate.paused:
+            server.is_retired = True
+        server.clean()
+        for target in pool.targets:
+            if target.waiting:
+                self._grow(pool)
+
+    def link_failed(self, pool: Pool, text: str, *, is_overload: bool, is_down: bool) -> None:
+        """A link could not be opened."""
+        source = pool.detail
+        assert isinstance(source, Source)
+        pool.opening -= 1
+        source.failures += 1
+        source.last_error = text
+        source.retry_at = self.clock() + backoff_s(source.failures)
+        pool.may_open = False
+        if is_overload or pool.opened > 0 or pool.gate.paused:
+            return
+        for target in list(pool.targets):
+            # Others may serve; a replica's fate is for health to judge, within its bound.
+            if any(other.opened > 0 or other.may_open for other in target.pools):
+                continue
+            if is_down and target.role != marks.PRIMARY and len(source.account.view.servers) > 1:
+                continue
+            while (waiter := target.head()) is not None:
+                assert isinstance(waiter, Client)
+                self._refuse(waiter, ServerUnreachable(detail=text))
+
+    def retire(self, server: Server) -> None:
+        """A free link that is too old, of another generation, or has a cancel on its way."""
+        if server.cancels > 0:
+            return
+        server.terminate()
+        self._let_go(server)
+        if any(target.waiting for target in server.pool.targets):
+            self._grow(server.pool)
+
+    def cancel_sent(self, server: Server) -> None:
+        """A cancel of this link is over: it may be used again."""
+        server.cancels -= 1
+        if server.cancels == 0 and not server.closed and server.client is None and not server.ledger:
+            server.clean()
+
+    def server_lost(self, server: Server, client: Client | None, reason: str) -> None:
+        account = self._let_go(server)
+        if not server.is_fatal and not account.is_removed:
+            self.effects.link_lost(account, server.pool, reason)
+        if client is not None:
+            self._orphaned(client, server, reason)
+        for target in server.pool.targets:
+            self._serve(account, target)
+
+    def _orphaned(self, client: Client, server: Server, reason: str) -> None:
+        """A client's server is gone. What it is told depends on what may have happened there."""
+        if client.greeting:
+            client.greeting = False
+            client.greet()
+            return
+        if client.retry and client.attempts < _ATTEMPTS_MAX:
+            client.repeat()
+            return
+        if server.is_fatal:
+            # The server has said so itself, and the client has its words.
+            client.dismiss(b"")
+            return
+        is_running = client.awaiting or client.unsynced or client.copying
+        fault: Fault
+        if is_running and (client.flags & marks.ENDS or (client.status == _IDLE and client.flags & marks.WRITES)):
+            fault = OutcomeUnknown(detail=reason)
+        else:
+            fault = ServerLost(detail=reason)
+        self.dismiss(client, fault)
+
+    def _let_go(self, server: Server) -> Account:
+        """A link has ended: what it moved stays counted."""
+        source = server.pool.detail
+        assert isinstance(source, Source)
+        account = source.account
+        account.servers.discard(server)
+        desk = _desk(account)
+        desk.server_bytes_received += server.bytes_received
+        desk.server_bytes_sent += server.bytes_sent
+        source.bytes_received += server.bytes_received
+        source.bytes_sent += server.bytes_sent
+        source.transactions += server.transactions
+        return account
+
+    # -- upcalls: deciding ---------------------------------------------------------------------------------
+
+    def analyse(self, client: Client, text: bytes, shape: bytes | None) -> Flow:
+        if shape is None:
+            return UNKNOWN
+        settings = _account(client).settings
+        writing = frozenset(settings.writing_functions)
+        analysis = analyze(render(shape), writing)
+        if analysis.needs_text:
+            return flow_of(analyze(text.decode(errors="surrogateescape"), writing), settings.reads)
+        flow = flow_of(analysis, settings.reads)
+        desk = client.desk
+        assert desk is not None
+        desk.flows.offer(shape, flow)
+        return flow
+
+    def perform(self, client: Client, flow: Flow) -> bool:
+        """DEALLOCATE of a statement that was prepared by protocol: ours to forget, the servers' is shared."""
+        name = flow.detail
+        if not is_deallocation(flow) or not isinstance(name, bytes) or name not in client.statements:
+            return False
+        if client.status == 0x45:
+            return False
+        del client.statements[name]
+        client.put_bytes(messages.command_complete("DEALLOCATE") + messages.ready_for_query(bytes((client.status,))))
+        return True
+
+    def refused(self, client: Client, flow: Flow | None) -> None:
+        if flow is not None and flow.flags & marks.READS:
+            flow.role = marks.PRIMARY
+            flow.flags &= ~marks.READS
+            flow.reason = "a standby refused it"
+
+    def want(self, client: Client, target: Target) -> None:
+        account = _account(client)
+        if target.gate.paused:
+            return
+        self._serve(account, target)
+
+    # -- upcalls: parameters and pins ----------------------------------------------------------------------
+
+    def align(self, client: Client, server: Server) -> None:
+        have, want = server.parameters, client.parameters
+        assert isinstance(have, Parameters)
+        assert isinstance(want, Parameters)
+        query = align_query(have, want) if have is not want else b""
+        server.parameters = want
+        if query:
+            server.order(query, _Alignment(self, client))
+        elif client.greeting:
+            self._greet(client, server)
+
+    def aligned(self, client: Client, server: Server, error: bytes | None) -> None:
+        """The client's parameters are in force on the server, or one of them was refused."""
+        if error is not None:
+            server.is_retired = True
+            server.is_unclean = True
+            if server.client is client:
+                client.dismiss(_as_fatal(error))
+        elif client.greeting and server.client is client:
+            self._greet(client, server)
+
+    def _greet(self, client: Client, server: Server) -> None:
+        backend = server.detail
+        assert isinstance(backend, Backend)
+        client.greeting = False
+        reported = dict(backend.reported)
+        parameters = client.parameters
+        assert isinstance(parameters, Parameters)
+        _account(client).remember_greeting(parameters, reported)
+        self.welcome(client, reported)
+        server.release()
+        client.flush()
+
+    def welcome(self, client: Client, reported: dict[str, str]) -> None:
+        """What follows AuthenticationOk: parameters, the cancel key, ready."""
+        visitor = client.detail
+        assert isinstance(visitor, Visitor)
+        client.has_shapes = has_shapes(reported)
+        visitor.application_name = reported.get("application_name", "")
+        visitor.key_pid, visitor.secret = self.keys.issue(client)
+        client.put_bytes(
+            b"".join(messages.parameter_status(name, value) for name, value in reported.items())
+            + messages.backend_key_data(visitor.key_pid, visitor.secret)
+            + messages.ready_for_query(b"I")
+        )
+
+    def enter(self, client: Client, visitor: Visitor, values: dict[str, str]) -> None:
+        """A client has logged in: tell it what it needs to know, from memory or from a server."""
+        account = visitor.account
+        desk = _desk(account)
+        parameters = self.catalogue.of({name.lower(): value for name, value in values.items()})
+        visitor.startup = parameters
+        client.detail = visitor
+        account.clients.add(client)
+        client.join(desk, parameters)
+        known = account.greetings.get(parameters)
+        if known is not None:
+            self.welcome(client, known)
+            client.flush()
+        else:
+            client.greet()
+
+    def reported(self, client: Client | None, server: Server, body: bytes) -> None:
+        backend = server.detail
+        assert isinstance(backend, Backend)
+        name, value = messages.parse_parameter_status(body)
+        backend.reported[name] = value
+        if client is not None:
+            client.has_shapes = has_shapes(backend.reported)
+            if name == "application_name" and isinstance(client.detail, Visitor):
+                client.detail.application_name = value
+
+    def settle(self, client: Client, server: Server) -> None:
+        names = client.names or set()
+        login = _account(client).settings.login.user
+        server.order(state_query(login, sorted(names - {ANY_PARAMETER})), _Settlement(self, client))
+        server.flush()
+
+    def settled(self, client: Client, server: Server, rows: list[list[bytes | None]], error: bytes | None) -> None:
+        """The server has said what is left of the client on it."""
+        if server.client is not client:
+            return
+        account = _account(client)
+        visitor = client.detail
+        assert isinstance(visitor, Visitor)
+        if error is not None:
+            self._pin(account, client, visitor, ("state unknown",))
+            return
+        state = read_state(rows)
+        now = self.catalogue.of(state.values)
+        # What was reset is what the client started with, which a server can not know.
+        startup = visitor.startup
+        assert startup is not None
+        client.parameters = self.catalogue.of({**startup.values, **state.values})
+        server.parameters = now
+        pins = state.pins
+        if client.names and ANY_PARAMETER in client.names and not client.flags & marks.UNCLEAN:
+            pins = (*pins, "parameters")
+        if pins:
+            if server.parameters is not client.parameters:
+                self.align(client, server)
+                server.flush()
+            self._pin(account, client, visitor, pins)
+            return
+        visitor.pins = ()
+        if client.names:
+            client.names.discard(ANY_PARAMETER)
+        if client.flags & marks.UNCLEAN:
+            server.is_unclean = True
+        if client.flags & marks.LOADS:
+            server.is_retired = True
+        server.release()
+
+    def _pin(self, account: Account, client: Client, visitor: Visitor, reasons: tuple[str, ...]) -> None:
+        for reason in reasons:
+            if reason not in visitor.pins:
+                account.pins[reason] += 1
+        visitor.pins = reasons
+        client.stay()
+
+    # -- upcalls: ends -------------------------------------------------------------------------------------
+
+    def violated(self, client: Client, text: str) -> None:
+        self.dismiss(client, ProtocolViolation(text))
+
+    def client_gone(self, client: Client) -> None:
+        visitor = client.detail
+        assert isinstance(visitor, Visitor)
+        visitor.account.clients.discard(client)
+        desk = _desk(visitor.account)
+        desk.client_bytes_received += client.bytes_received
+        desk.client_bytes_sent += client.bytes_sent
+        self.keys.revoke(visitor.key_pid)
+
+    def dismiss(self, client: Client, fault: Fault) -> None:
+        """Tell a client why it must go, and close."""
+        self._count(client, fault)
+        client.dismiss(messages.error_response(fault))
+
+    def _refuse(self, client: Client, fault: Fault) -> None:
+        """Tell a client that waits that it gets no server; a client at login must go."""
+        if client.greeting:
+            client.greeting = False
+            self._count(client, fault)
+            client.dismiss(_as_fatal(messages.error_response(fault)[5:]))
+            return
+        self._count(client, fault)
+        client.fail(messages.error_response(fault))
+
+    def _count(self, client: Client, fault: Fault) -> None:
+        visitor = client.detail
+        if isinstance(visitor, Visitor):
+            visitor.account.faults[fault.sqlstate] += 1
+
+    # -- cancel --------------------------------------------------------------------------------------------
+
+    def cancel(self, pid: int, secret: bytes) -> bool:
+        """A cancel request. False: the key is nobody's, and nothing was done."""
+        client = self.keys.find(pid, secret)
+        if client is None:
+            return False
+        self.cancel_client(client)
+        return True
+
+    def cancel_client(self, client: Client) -> None:
+        server = client.server
+        if client.waiting:
+            self._refuse(client, Canceled())
+        elif server is not None and server.cancels == 0 and (client.awaiting or client.unsynced or client.copying):
+            self._cancel(server)
+
+    def _cancel(self, server: Server) -> None:
+        server.cancels += 1
+        self.effects.cancel_server(server)
+
+    # -- time ----------------------------------------------------------------------------------------------
+
+    def tick(self, account: Account) -> None:
+        """Look at everything of an account that has a limit in time."""
+        now = self.clock()
+        desk = _desk(account)
+        settings = account.settings
+        for target in (desk.primary, desk.replica):
+            self._expire_waiters(account, target, now)
+            self._serve(account, target)
+        for server in list(account.servers):
+            self._expire_server(account, server, now)
+        if settings.idle_session_timeout_s > 0:
+            for client in list(account.clients):
+                self._expire_client(client, settings.idle_session_timeout_s, now)
+        for pool in account.pools.values():
+            source = pool.detail
+            assert isinstance(source, Source)
+            if not pool.may_open and now >= source.retry_at:
+                pool.may_open = True
+            if pool.opened + pool.opening < settings.min_size and pool.targets:
+                self._grow(pool)
+
+    def _expire_waiters(self, account: Account, target: Target, now: float) -> None:
+        limit_s = account.settings.checkout_timeout_s
+        if limit_s <= 0 or target.gate.paused:
+            return
+        while (waiter := target.head()) is not None:
+            assert isinstance(waiter, Client)
+            waited = now - max(waiter.wait_since, account.resumed_at)
+            if waited < limit_s:
+                return
+            detail = f"pool {account.settings.key}, waited {waited:.1f} s, {target.waiting} waiting"
+            if not target.pools:
+                self._refuse(waiter, NoServer(detail=f"{self._why_none(account, target)}; {detail}"))
+            elif all(pool.opened == 0 for pool in target.pools):
+                errors = "; ".join(sorted({_error_of(pool) for pool in target.pools}))
+                self._refuse(waiter, ServerUnreachable(detail=f"{errors}; {detail}"))
+            else:
+                self._refuse(waiter, CheckoutTimeout(detail=detail))
+
+    def _expire_server(self, account: Account, server: Server, now: float) -> None:
+        settings = account.settings
+        backend = server.detail
+        assert isinstance(backend, Backend)
+        client = server.client
+        is_resting = client is None and not server.ledger
+        if client is not None and not client.settling:
+            self._expire_request(account, client, server, now)
+        elif not is_resting and client is None and server.abandoned_at and now - server.abandoned_at > ABANDONED_S:
+            if server.cancels == 0:
+                self._cancel(server)
+                server.abandoned_at = 0.0
+                server.is_retired = True
+        if not server.is_retired and now > backend.expires_at:
+            server.is_retired = True
+        if is_resting and server.cancels == 0 and server.status == _IDLE:
+            pool = server.pool
+            idle_too_long = (
+                settings.idle_timeout_s > 0
+                and now - max(server.used_at, backend.opened_at) > settings.idle_timeout_s
+                and pool.opened > settings.min_size
+            )
+            if idle_too_long or server.is_retired or server.generation != pool.generation:
+                self.retire(server)
+
+    def _expire_request(self, account: Account, client: Client, server: Server, now: float) -> None:
+        settings = account.settings
+        is_running = client.awaiting or client.unsynced
+        if client.pinned and client.status == _IDLE and not is_running:
+            return
+        if is_running and 0 < settings.query_timeout_s < now - client.request_at and server.cancels == 0:
+            self._cancel(server)
+        elif client.status != _IDLE and not is_running and 0 < settings.idle_transaction_timeout_s < now - client.ready_at:
+            self.dismiss(client, IdleInTransaction())
+        elif client.status != _IDLE and 0 < settings.transaction_timeout_s < now - client.coupled_at:
+            self.dismiss(client, TransactionTimeout())
+
+    def _expire_client(self, client: Client, idle_session_timeout_s: float, now: float) -> None:
+        if (
+            now - client.ready_at > idle_session_timeout_s
+            and client.server is None
+            and not client.waiting
+            and not client.settling
+        ):
+            self.dismiss(client, IdleSession())
+
+
+class _Alignment:
+    """Waits for the parameters of a client to be in force."""
+
+    def __init__(self, control: Control, client: Client) -> None:
+        self.control = control
+        self.client = client
+        self.error: bytes | None = None
+
+    def take(self, kind: int, body: bytes) -> None:
+        if kind != _ROW:
+            self.error = body
+
+    def done(self, server: Server) -> None:
+        self.control.aligned(self.client, server, self.error)
+
+
+class _Settlement:
+    """Waits for what a server says is left of a client."""
+
+    def __init__(self, control: Control, client: Client) -> None:
+        self.control = control
+        self.client = client
+        self.rows: list[list[bytes | None]] = []
+        self.error: bytes | None = None
+
+    def take(self, kind: int, body: bytes) -> None:
+        if kind == _ROW:
+            self.rows.append(messages.parse_data_row(body))
+        else:
+            self.error = body
+
+    def done(self, server: Server) -> None:
+        self.control.settled(self.client, server, self.rows, self.error)
+
+
+def _account(client: Client) -> Account:
+    visitor = client.detail
+    assert isinstance(visitor, Visitor)
+    return visitor.account
+
+
+def _desk(account: Account) -> Desk:
+    desk = account.desk
+    assert desk is not None
+    return desk
+
+
+def _error_of(pool: Pool) -> str:
+    source = pool.detail
+    assert isinstance(source, Source)
+    return source.last_error or f"{source.key}: no link yet"
+
+
+def _as_fatal(error: bytes) -> bytes:
+    """An ErrorResponse body as the last message of a login that failed."""
+    fields = error.split(b"\0")
+    changed = [
+        b"SFATAL" if field[:1] == b"S" else b"VFATAL" if field[:1] == b"V" else field for field in fields if field
+    ]
+    body = b"\0".join(changed) + b"\0\0"
+    return b"E" + (len(body) + 4).to_bytes(4, "big") + body

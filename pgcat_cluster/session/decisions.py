@@ -1,0 +1,80 @@
+"""Turns what a statement is into a flow: where it goes, and what must be done before and after it."""
+
+from __future__ import annotations
+
+from pgcat_cluster.relay import marks
+from pgcat_cluster.relay.flows import Flow
+from pgcat_cluster.routing.role import role_for
+from pgcat_cluster.sql.statement import Analysis, Effect, TransactionVerb
+from pgcat_cluster.topology.settings import Reads
+
+_LEAVES = frozenset(
+    {
+        Effect.SETS_PARAMETER,
+        Effect.PREPARES,
+        Effect.EXECUTES,
+        Effect.DISCARDS,
+        Effect.TEMPORARY,
+        Effect.LISTENS,
+        Effect.ADVISORY_LOCK,
+        Effect.HOLD_CURSOR,
+        Effect.RUNS_CODE,
+        Effect.LOADS,
+    }
+)
+_UNPINS = frozenset(
+    {Effect.DEALLOCATES, Effect.DROPS, Effect.UNLISTENS, Effect.ADVISORY_UNLOCK, Effect.CLOSES_CURSOR}
+)
+# Stands in a flow's parameters for "may set parameters whose names are not known".
+ANY_PARAMETER = ""
+
+UNKNOWN = Flow(
+    marks.PRIMARY, marks.UNCLEAN | marks.WRITES | marks.ENDS, "not understood", (ANY_PARAMETER,)
+)
+
+
+def flow_of(analysis: Analysis, reads: Reads) -> Flow:
+    """The flow of an analysed statement."""
+    if not analysis.parses:
+        return UNKNOWN
+    decision = role_for(analysis, reads)
+    effects = analysis.effects
+    flags = 0
+    if analysis.reads_only and analysis.transaction is TransactionVerb.NONE:
+        flags |= marks.READS
+    if not analysis.reads_only and analysis.transaction is TransactionVerb.NONE:
+        flags |= marks.WRITES
+    if analysis.ends_transaction or Effect.RUNS_CODE in effects or analysis.transaction is TransactionVerb.OTHER:
+        flags |= marks.ENDS
+    if effects & _LEAVES:
+        flags |= marks.LEAVES
+    if effects & _UNPINS:
+        flags |= marks.UNPINS
+    if Effect.SEQUENCE_STATE in effects:
+        flags |= marks.SEQUENCES
+    if Effect.LOADS in effects:
+        flags |= marks.LOADS
+    if analysis.discards == "all" or (Effect.DEALLOCATES in effects and analysis.prepared_name is None):
+        flags |= marks.FORGETS
+    name: bytes | None = None
+    if analysis.prepared_name is not None and effects & {Effect.DEALLOCATES, Effect.EXECUTES}:
+        flags |= marks.CALLS
+        name = analysis.prepared_name.encode(errors="surrogateescape")
+        if Effect.DEALLOCATES in effects and analysis.statements == 1:
+            flags |= marks.UNPINS
+    is_replica = decision.role == "replica"
+    return Flow(
+        marks.REPLICA if is_replica else marks.PRIMARY, flags, decision.reason, _custom(analysis), name
+    )
+
+
+def _custom(analysis: Analysis) -> tuple[str, ...]:
+    """The parameters that the server will not list by itself."""
+    return tuple(
+        ANY_PARAMETER if name is None else name for name in analysis.parameters if name is None or "." in name
+    )
+
+
+def is_deallocation(flow: Flow) -> bool:
+    """A lone DEALLOCATE of one name."""
+    return bool(flow.flags & marks.CALLS) and bool(flow.flags & marks.UNPINS) and not flow.flags & marks.LEAVES
