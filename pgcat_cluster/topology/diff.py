@@ -18,7 +18,7 @@ from pgcat_cluster.topology.model import (
 from pgcat_cluster.topology.settings import Document
 
 # Fields of [node] that are bound once, at start: its name and its listening sockets.
-_BOUND_AT_START = ("name", "listen", "http", "reuse_port")
+BOUND_AT_START = ("name", "listen", "http", "reuse_port")
 
 
 class Change(Struct, frozen=True, kw_only=True):
@@ -189,9 +189,9 @@ def _removed(old: Topology, new: Topology) -> Iterator[Change]:
 
 def _changed(old: Topology, new: Topology) -> Iterator[Change]:
     node = _different(old.node, new.node)
-    if fields := tuple(field for field in node if field not in _BOUND_AT_START):
+    if fields := tuple(field for field in node if field not in BOUND_AT_START):
         yield NodeChanged(fields=fields)
-    if fields := tuple(field for field in node if field in _BOUND_AT_START):
+    if fields := tuple(field for field in node if field in BOUND_AT_START):
         yield RestartNeeded(fields=fields)
     if fields := _different(old.fleet, new.fleet):
         yield FleetChanged(fields=fields)

@@ -6,7 +6,8 @@ from typing import Any
 
 from msgspec import NODEFAULT, inspect, structs
 
-from pgcat_cluster.topology.model import Credentials, PoolKey, PoolSettings, build
+from pgcat_cluster.topology import settings as documents
+from pgcat_cluster.topology.model import Cluster, Credentials, PoolKey, PoolSettings, Topology, build
 from pgcat_cluster.topology.reading import Path, dotted
 from pgcat_cluster.topology.settings import Document, PoolOptions, PoolUser, Settings, User
 
@@ -17,6 +18,56 @@ def shown_lines(settings: Settings) -> Iterator[str]:
     """One line of TOML per setting, `pools.app.users.app.size = 20`, as it is in force."""
     for path, value in _leaves(as_document(resolved(settings)), ()):
         yield f"{dotted(path)} = {_toml(value)}"
+
+
+def rows_in_force(topology: Topology) -> Iterator[tuple[Path, str, str]]:
+    """Path, value and default of everything a running node goes by, as texts; secrets are not among it."""
+    silent = as_document(documents.Cluster(servers={}))
+    pool = pool_defaults()
+    yield from _rows(("node",), as_document(topology.node), as_document(documents.Node()))
+    yield from _rows(("fleet",), as_document(topology.fleet), as_document(documents.Fleet()))
+    for name, cluster in topology.clusters.items():
+        yield from _rows(("clusters", name), as_document(_cluster(cluster)), silent)
+    for user in topology.users.values():
+        yield from _rows(("users", user.name), {"auth": user.auth, "server_user": user.server.user}, {})
+    for key, settings in topology.pools.items():
+        path = ("pools", key.database, "users", key.user)
+        place = {"cluster": settings.cluster, "server_database": settings.server_database}
+        yield from _rows(path, place | as_document(_options(settings)), pool)
+
+
+def _rows(path: Path, tree: dict[str, Any], defaults: dict[str, Any]) -> Iterator[tuple[Path, str, str]]:
+    usual = dict(_leaves(defaults, path))
+    for leaf, value in _leaves(tree, path):
+        yield leaf, _plain(value), _plain(usual[leaf]) if leaf in usual else ""
+
+
+def _plain(value: object) -> str:
+    return value if isinstance(value, str) else _toml(value)
+
+
+def _cluster(cluster: Cluster) -> documents.Cluster:
+    """The document of a cluster, without references to secrets."""
+    probe = cluster.probe
+    return documents.Cluster(
+        servers={
+            name: documents.Server(
+                host=server.key.address.host,
+                port=server.key.address.port,
+                zone=server.zone,
+                weight=server.weight,
+                tags=dict(server.tags),
+            )
+            for name, server in cluster.servers.items()
+        },
+        min_healthy=cluster.min_healthy,
+        probe=None if probe is None else documents.Probe(user=probe.user, database=probe.database),
+        admin=None if cluster.admin is None else documents.Credentials(user=cluster.admin.user),
+        leadership=cluster.leadership,
+        read=cluster.read,
+        tls=cluster.tls,
+        connect_timeout_s=cluster.connect_timeout_s,
+    )
 
 
 def as_document(document: object) -> dict[str, Any]:

@@ -1,0 +1,217 @@
+"""What operators may do to a node, and what it says about itself."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from pgcat_cluster import __version__
+from pgcat_cluster.admin.control import ShutdownMode
+from pgcat_cluster.health.cluster import ClusterHealth
+from pgcat_cluster.net.clock import monotonic_s, wall_s
+from pgcat_cluster.relay.build import build_kind
+from pgcat_cluster.relay.coupling import Client, Desk, Server
+from pgcat_cluster.session.account import Account
+from pgcat_cluster.session.control import Control
+from pgcat_cluster.telemetry.averages import History
+from pgcat_cluster.telemetry.logs import LineWriter, get_logger, lifecycle
+from pgcat_cluster.telemetry.redaction import redact_settings
+from pgcat_cluster.telemetry.snapshot import NodeSnapshot, NodeState, Setting
+from pgcat_cluster.telemetry.taking import ConsoleVisit, Facts, take
+from pgcat_cluster.topology.diff import BOUND_AT_START
+from pgcat_cluster.topology.model import PoolKey, Topology
+from pgcat_cluster.topology.reading import dotted
+from pgcat_cluster.topology.showing import rows_in_force
+from pgcat_cluster.topology.view import View
+
+OBSERVE_S = 1.0
+
+
+class Watch(Protocol):
+    """What is asked of the watch of one cluster."""
+
+    health: ClusterHealth
+
+
+class Door(Protocol):
+    """What is asked of a listener."""
+
+    @property
+    def port(self) -> int: ...
+
+
+class NodePort(Protocol):
+    """What is asked of the node itself."""
+
+    name: str
+    is_draining: bool
+    topology: Topology
+    view: View
+    control: Control
+
+    @property
+    def accounts(self) -> Mapping[PoolKey, Account]: ...
+
+    @property
+    def watches(self) -> Mapping[str, Watch]: ...
+
+    @property
+    def fronts(self) -> Mapping[Client, object]: ...
+
+    @property
+    def consoles(self) -> Mapping[Client, ConsoleVisit]: ...
+
+    @property
+    def listeners(self) -> Sequence[Door]: ...
+
+    async def reload(self) -> list[str]: ...
+
+    def shutdown(self, mode: ShutdownMode) -> None: ...
+
+
+class Operations:
+    """The node as consoles and HTTP endpoints see it (`ControlPort`).
+
+    Whether a pool is paused is kept at its desk; beside that only whether the node as a whole was paused.
+    """
+
+    def __init__(self, node: NodePort) -> None:
+        self.node = node
+        self.history = History()
+        self.writer: LineWriter | None = None
+        self.log = get_logger()
+        self._build = build_kind()
+        self._began_s = monotonic_s()
+        self._is_paused = False
+        self._observed_s = 0.0
+        self._shown: tuple[Topology, tuple[Setting, ...]] | None = None
+        self._ticks: list[asyncio.Future[None]] = []
+
+    def tick(self, now: float) -> None:
+        """Called by the node every 50 ms."""
+        waiters, self._ticks = self._ticks, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+        if now - self._observed_s >= OBSERVE_S:
+            self._observed_s = now
+            self.history.observe(self.snapshot(connections=False))
+
+    # -- what the node says --------------------------------------------------------------------------------
+
+    def snapshot(self, *, connections: bool) -> NodeSnapshot:
+        node, now_s = self.node, monotonic_s()
+        facts = Facts(
+            name=node.name,
+            version=__version__,
+            build=self._build,
+            now_s=now_s,
+            taken_at_s=wall_s(),
+            uptime_s=now_s - self._began_s,
+            state=self._state(),
+            listen_port=node.listeners[0].port if node.listeners else 0,
+            logins_pending=len(node.fronts),
+            log_lines_dropped=0 if self.writer is None else self.writer.dropped,
+            topology=node.topology,
+            settings=self._settings(),
+            accounts=node.accounts,
+            views=node.view.clusters,
+            standings={name: watch.health.standings() for name, watch in node.watches.items()},
+            consoles=node.consoles,
+        )
+        return take(facts, connections=connections)
+
+    def _state(self) -> NodeState:
+        return "draining" if self.node.is_draining else "paused" if self._is_paused else "active"
+
+    def _settings(self) -> tuple[Setting, ...]:
+        """What is in force, said once per set of settings: there are thousands of them in a large node."""
+        topology = self.node.topology
+        if self._shown is None or self._shown[0] is not topology:
+            rows = (
+                Setting(
+                    key=dotted(path),
+                    value=value,
+                    default=default,
+                    changeable=not (path[0] == "node" and path[1] in BOUND_AT_START),
+                )
+                for path, value, default in rows_in_force(topology)
+            )
+            self._shown = (topology, redact_settings(rows))
+        return self._shown[1]
+
+    # -- pause and resume ----------------------------------------------------------------------------------
+
+    def pause(self, database: str | None, user: str | None) -> None:
+        if database is None:
+            self._is_paused = True
+        for account in self._scope(database, user):
+            _desk(account).paused = True
+            self._retire(account)
+        lifecycle(self.log, "pool.paused", pool=_scope_text(database, user))
+
+    async def drained(self, database: str | None, user: str | None) -> None:
+        while any(_desk(account).paused and _has_links(account) for account in self._scope(database, user)):
+            waiter = asyncio.get_running_loop().create_future()
+            self._ticks.append(waiter)
+            await waiter
+
+    def resume(self, database: str | None, user: str | None) -> None:
+        if database is None:
+            self._is_paused = False
+        now_s = monotonic_s()
+        for account in self._scope(database, user):
+            desk = _desk(account)
+            if desk.paused:
+                desk.paused = False
+                account.resumed_at = now_s
+                desk.serve_waiters()
+                self.node.control.place(account)
+        lifecycle(self.log, "pool.resumed", pool=_scope_text(database, user))
+
+    def begins_paused(self, key: PoolKey) -> bool:
+        """Whether a pool that is new is paused from its beginning: so is its whole database, or the node."""
+        others = self._scope(key.database, None)
+        return self._is_paused or (bool(others) and all(_desk(other).paused for other in others))
+
+    # -- everything else -----------------------------------------------------------------------------------
+
+    def reconnect(self, database: str | None) -> None:
+        for account in self._scope(database, None):
+            self._retire(account)
+        lifecycle(self.log, "pool.reconnected", pool=_scope_text(database, None))
+
+    async def reload(self) -> None:
+        await self.node.reload()
+
+    def shutdown(self, mode: ShutdownMode) -> None:
+        self.node.shutdown(mode)
+
+    def _scope(self, database: str | None, user: str | None) -> list[Account]:
+        return [
+            account
+            for key, account in self.node.accounts.items()
+            if database in (None, key.database) and user in (None, key.user)
+        ]
+
+    def _retire(self, account: Account) -> None:
+        """Links that rest close now, the others when they are released."""
+        for pool in account.pools.values():
+            pool.generation += 1
+            for server in list(pool.idle):
+                assert isinstance(server, Server)
+                self.node.control.retire(server)
+
+
+def _desk(account: Account) -> Desk:
+    assert account.desk is not None
+    return account.desk
+
+
+def _has_links(account: Account) -> bool:
+    return bool(account.servers) or any(pool.opening for pool in account.pools.values())
+
+
+def _scope_text(database: str | None, user: str | None) -> str:
+    return "all" if database is None else database if user is None else f"{database}/{user}"
