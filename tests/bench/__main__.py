@@ -68,7 +68,7 @@ def running(stack: Stack, wanted: set[str], console: Console) -> Iterator[dict[s
                 console.print("the data plane is not compiled here: measured interpreted only")
                 continue
             environment = {"PGCAT_PURE": "1" if name == "interpreted" else "0"}
-            add(name, fronts.start_node(stack, name, pools=pools, environment=environment))
+            add(name, fronts.start_node(stack, pools=pools, environment=environment))
         yield found
 
 

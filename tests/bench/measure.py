@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import subprocess
@@ -18,7 +19,8 @@ from tests.support.player import Address
 WORKLOADS = {"select-only": 1, "tpcb": 7}  # statements per transaction
 _SCRIPTS = {"select-only": "select-only", "tpcb": "tpcb-like"}
 _WARM_UP_S = 0.5
-_SLACK_S = 0.2
+_SLACK_S = 0.5
+_ATTEMPTS = 3
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _UPCALLS = re.compile(r"^pgcat_cluster_upcalls_total(?:\{[^}]*\})? ([0-9.e+]+)$", re.MULTILINE)
 
@@ -96,38 +98,21 @@ def measure(
     seconds: float,
 ) -> Record:  # fmt: skip
     """Runs one load. Only what happens after all clients are connected and warm is counted."""
-    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        log = Path(folder)
-        # pgbench counts its time from before the clients connect, which takes longer the more there are.
-        duration_s = int(seconds + _WARM_UP_S + 2 * _SLACK_S + 1 + clients / 100)
-        process = subprocess.Popen(
-            [
-                pgbench, "-n", "-b", _SCRIPTS[workload], "-M", protocol, "-c", str(clients), "-j", "1",
-                "-T", str(duration_s), "-l", f"--log-prefix={log / 'log'}", *_login(address),
-            ],
-            env=_environment(address), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )  # fmt: skip
-        try:
-            # The log begins when every client is connected.
-            wait_until(
-                lambda: process.poll() is not None or any(file.stat().st_size for file in log.iterdir()),
-                within_s=duration_s + 10,
-                what=f"{target} answers {clients} clients",
-            )
-            _pause(process, _WARM_UP_S)
-            first = read(front)
-            _pause(process, seconds)
-            last = read(front)
-            memory_kb = rss_kb(front)
-            output, _ = process.communicate(timeout=duration_s + 30)
-        finally:
-            process.kill()
-            process.wait()
-        if process.returncode or "aborted" in output:
-            raise LoadFailed(output.strip()[-500:])
-        latencies_ms = _latencies_ms(log, first.at_s, last.at_s)
-    if not latencies_ms:
-        raise LoadFailed(f"no transaction ended within the window; {output.strip()[-500:]}")
+    command = [
+        pgbench, "-n", "-b", _SCRIPTS[workload], "-M", protocol, "-c", str(clients), "-j", "1",
+        *_login(address),
+    ]  # fmt: skip
+    connecting_s = clients / 50
+    # pgbench's time runs while the clients connect, and how long that takes is known only afterwards.
+    for _ in range(_ATTEMPTS):
+        duration_s = math.ceil(connecting_s + _WARM_UP_S + seconds + _SLACK_S)
+        run = _run(command, front, address, duration_s, seconds)
+        if run.is_covered:
+            break
+        connecting_s = max(2 * connecting_s, run.connecting_s + 1)
+    if not run.is_covered or not run.latencies_ms:
+        raise LoadFailed(f"the clients took too long to connect, or did nothing; {run.output}")
+    first, last, latencies_ms = run.first, run.last, run.latencies_ms
     queries = len(latencies_ms) * WORKLOADS[workload]
     has_process = front.process is not None
     return Record(
@@ -145,8 +130,59 @@ def measure(
             if first.upcalls is None or last.upcalls is None
             else (last.upcalls - first.upcalls) / queries
         ),
-        rss_kb=memory_kb,
+        rss_kb=run.rss_kb,
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Run:
+    """What one pgbench did between two readings; `is_covered` if it was at work all the time."""
+
+    first: Reading
+    last: Reading
+    rss_kb: int | None
+    latencies_ms: list[float]
+    is_covered: bool
+    connecting_s: float
+    output: str
+
+
+def _run(command: list[str], front: Front, address: Address, duration_s: int, seconds: float) -> _Run:
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        log = Path(folder)
+        process = subprocess.Popen(
+            [*command, "-T", str(duration_s), "-l", f"--log-prefix={log / 'log'}"],
+            env=_environment(address), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+        try:
+            # The log begins when every client is connected.
+            wait_until(
+                lambda: process.poll() is not None or any(file.stat().st_size for file in log.iterdir()),
+                within_s=duration_s + 10,
+                what="pgbench begins",
+            )
+            _pause(process, _WARM_UP_S)
+            first = read(front)
+            _pause(process, seconds)
+            last = read(front)
+            is_covered = process.poll() is None
+            memory_kb = rss_kb(front)
+            output, _ = process.communicate(timeout=duration_s + 30)
+        finally:
+            process.kill()
+            process.wait()
+        if process.returncode or "aborted" in output:
+            raise LoadFailed(output.strip()[-500:])
+        connecting = re.search(r"initial connection time = ([0-9.]+) ms", output)
+        return _Run(
+            first=first,
+            last=last,
+            rss_kb=memory_kb,
+            latencies_ms=_latencies_ms(log, first.at_s, last.at_s),
+            is_covered=is_covered,
+            connecting_s=float(connecting[1]) / 1000 if connecting else 0.0,
+            output=output.strip()[-500:],
+        )
 
 
 def percentile(ordered: list[float], share: float) -> float:

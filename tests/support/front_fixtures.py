@@ -71,7 +71,6 @@ def wire_front(wire_stack: Stack, authority: trustme.CA) -> Iterator[Front]:
             certificate.private_key_pem.write_to_path(key)
             front = fronts.start_node(
                 wire_stack,
-                "wire",
                 node_settings=f'login_timeout = "2s"\ntls = {{ cert = "{chain}", key = "{key}" }}',
                 cluster_settings='tls = { mode = "disable" }',
             )

@@ -12,12 +12,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pgcat_cluster.demo.node import Node
+from pgcat_cluster.demo.node import CONFIG, Node
 from pgcat_cluster.demo.postgres import free_port
 from pgcat_cluster.demo.processes import Child, server_account, wait_until
 from pgcat_cluster.demo.stack import Stack
 from tests.support.player import Address
 
+# The demo's configuration without its pool.
+_NODE_TEMPLATE = CONFIG.partition("[pools.")[0]
 _PGBOUNCER_TEMPLATE = Path(__file__).parents[1] / "bench" / "pgbouncer.ini"
 
 # Pools by the database name that clients give; all of them are the servers' database `test`.
@@ -34,7 +36,7 @@ class Front:
     """Something that a client connects to; `process` is what carries the load, None for PostgreSQL itself."""
 
     address: Address
-    process: Child | None = None
+    process: Child | Node | None = None
     node: Node | None = None
 
     def database(self, name: str) -> Address:
@@ -47,7 +49,9 @@ class Front:
         return self.process.pid
 
     def stop(self) -> None:
-        if self.process is not None:
+        if isinstance(self.process, Node):
+            self.process.stop()
+        elif self.process is not None:
             self.process.stop(signal.SIGTERM, within_s=5.0)
 
 
@@ -63,7 +67,6 @@ def direct(stack: Stack) -> Front:
 
 def start_node(
     stack: Stack,
-    name: str,
     *,
     pools: Mapping[str, str] = POOLS,
     node_settings: str = "",
@@ -71,26 +74,15 @@ def start_node(
     environment: Mapping[str, str] | None = None,
 ) -> Front:
     """A node in front of all servers of the stack, with these pools; settings are lines of TOML."""
-    node = Node(name, household=stack._household)
-    # Writes the secrets; its pools are replaced by ours.
-    node.configure(stack.primary, stack.replicas, stack.passwords)
-    servers = "\n".join(
-        f'{server.name} = {{ host = "{server.host}", port = {server.port} }}' for server in stack.servers
-    )
     tables = "\n".join(
-        f'[pools.{pool}]\ndatabase = "{pool}"\nserver_database = "test"\ncluster = "main"\n{options}\n'
-        f"users = {{ test = {{}} }}\n"
+        f'[pools.{pool}]\nserver_database = "test"\n{options}\nusers = {{ test = {{}} }}\n'
         for pool, options in pools.items()
     )
-    node.config.write_text(
-        f'[node]\nlisten = ["{node.host}:{node.port}"]\nhttp = "{node.host}:{node.http_port}"\n'
-        f'secrets_dir = "{node.folder / "secrets"}"\nadmin_users = ["admin"]\n{node_settings}\n\n'
-        f'[users.test]\nsecret = "file:test.secret"\n\n[users.admin]\nsecret = "file:admin.secret"\n\n'
-        f'[clusters.main]\nprobe = {{ user = "pgcat_probe", secret = "file:probe.secret" }}\n'
-        f'leadership = {{ source = "observe" }}\n{cluster_settings}\n\n'
-        f"[clusters.main.servers]\n{servers}\n\n{tables}"
+    head, servers = _NODE_TEMPLATE.split("[clusters.main.servers]")
+    head = head.replace("[users.test]", f"{node_settings}\n\n[users.test]") + cluster_settings
+    node = stack.add_node(
+        config=f"{head}\n\n[clusters.main.servers]{servers}\n{tables}", environment=environment
     )
-    node.start(environment)
     address = Address(
         host=node.host,
         port=node.port,
@@ -144,10 +136,6 @@ def start_pgbouncer(stack: Stack, pools: Mapping[str, str]) -> Front:
 
 
 def pgbench_path(stack: Stack) -> str | None:
-    """pgbench of the stack's own installation, of PATH, or of the system."""
-    if stack.primary.binaries.has("pgbench"):
-        return str(stack.primary.binaries.tool("pgbench"))
-    if found := shutil.which("pgbench"):
-        return found
+    """pgbench of PATH, of the stack's own installation, or of the system."""
     system = sorted(Path("/usr/lib/postgresql").glob("*/bin/pgbench"))
-    return str(system[-1]) if system else None
+    return stack.client_program("pgbench") or (str(system[-1]) if system else None)
