@@ -550,6 +550,8 @@ def test_a_true_cancel_ends_its_own_query_once(address: Address) -> None:
             with contextlib.suppress(Silent):
                 line.read_until(b"Z", 2, limit_s=0.1)
                 break
+        else:
+            pytest.fail("no cancel had any effect")
         assert fields_of(line.frames[-2].body)["C"] == "57014"
         assert line.ask(query("rollback"))[-1].body == b"I"
         assert [message.type for message in line.ask(query("select 1"))] == [b"T", b"D", b"C", b"Z"]
