@@ -28,7 +28,7 @@ cdef class Scanner:
 
 @cython.locals(before=int)
 cdef int _opening(const unsigned char *out, Py_ssize_t size, int byte, int outer) noexcept
-@cython.locals(k=Py_ssize_t)
+@cython.locals(before=Py_ssize_t, k=Py_ssize_t)
 cdef bint _ends_with(const unsigned char *out, Py_ssize_t size, const unsigned char *word, Py_ssize_t length) noexcept
 @cython.locals(k=Py_ssize_t)
 cdef bint _is_same(const unsigned char *out, Py_ssize_t first, Py_ssize_t second, Py_ssize_t length) noexcept

@@ -286,12 +286,16 @@ def _opening(out: bytearray, size: int, byte: int, outer: int) -> int:
 
 
 def _ends_with(out: bytearray, size: int, word: bytes, length: int) -> bool:
-    if size < length or (size > length and _FOLD[out[size - length - 1]]):
+    """Tell whether out[:size] ends with this keyword; behind a dot it would be a name."""
+    before = size - length
+    if before < 0 or (before and _FOLD[out[before - 1]]):
         return False
     for k in range(length):
-        if out[size - length + k] != word[k]:
+        if out[before + k] != word[k]:
             return False
-    return True
+    if before and out[before - 1] == 0x20:
+        before -= 1
+    return before == 0 or out[before - 1] != 0x2E
 
 
 def _is_same(out: bytearray, first: int, second: int, length: int) -> bool:

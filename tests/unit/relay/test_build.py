@@ -24,10 +24,14 @@ def compiled_files(folder: Path) -> set[str]:
     return {path.name.split(".")[0] for suffix in EXTENSION_SUFFIXES for path in folder.glob(f"*{suffix}")}
 
 
+def sources(name: str) -> list[Path]:
+    body = RELAY / f"{name}.pyx"
+    return [RELAY / f"{name}.pxd", body if body.exists() else RELAY / f"{name}.py"]
+
+
 def output(*command: str | Path, cwd: Path = ROOT, **environment: str) -> str:
-    inherited = {
-        name: value for name, value in os.environ.items() if name not in ("PGCAT_PURE", "PYTHONPATH")
-    }
+    ours = ("PGCAT_PURE", "PYTHONPATH")
+    inherited = {name: value for name, value in os.environ.items() if name not in ours}
     return subprocess.run(
         command, cwd=cwd, env=inherited | environment, check=True, capture_output=True, text=True, timeout=600
     ).stdout.strip()
@@ -73,7 +77,7 @@ def test_no_compiled_file_is_older_than_its_source() -> None:
         name
         for name in sorted(compiled_files(RELAY))
         for built in (max(path.stat().st_mtime for path in RELAY.glob(f"{name}.*.so")),)
-        if any(source.stat().st_mtime > built for source in RELAY.glob(f"{name}.p*"))
+        if any(source.stat().st_mtime > built for source in sources(name))
     ]
     assert stale == [], "run: python setup.py -q build_ext --inplace"
 
@@ -94,17 +98,8 @@ def test_every_compiled_file_has_its_declarations() -> None:
 def test_pip_install(tmp_path: Path, environment: dict[str, str], kind: str) -> None:
     # A copy, for a build leaves files in the tree that it builds.
     tree = tmp_path / "tree"
-    names = (
-        "pgcat_cluster",
-        "setup.py",
-        "pyproject.toml",
-        "MANIFEST.in",
-        "README.md",
-        "CHANGELOG.md",
-        "LICENSE",
-    )
     tree.mkdir()
-    for name in names:
+    for name in ("pgcat_cluster", "setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE"):
         output("cp", "-r", ROOT / name, tree / name)
     for path in (tree / "pgcat_cluster").rglob("*.so"):
         path.unlink()

@@ -10,9 +10,11 @@ import pytest
 
 from pgcat_cluster.relay import sockets
 
+Pair = tuple[socket.socket, socket.socket]
+
 
 @pytest.fixture
-def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+def pair() -> Iterator[Pair]:
     """A connection over TCP, both ends without blocking."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         here = socket.create_connection(listener.getsockname())
@@ -31,7 +33,7 @@ def readable(end: socket.socket) -> int:
     return end.fileno()
 
 
-def test_bytes_go_from_and_into_the_middle_of_a_buffer(pair: tuple[socket.socket, socket.socket]) -> None:
+def test_bytes_go_from_and_into_the_middle_of_a_buffer(pair: Pair) -> None:
     here, there = pair
     assert sockets.send_from(here.fileno(), bytearray(b"..hello.."), 2, 7) == 5
     buffer = bytearray(b"_" * 10)
@@ -40,7 +42,7 @@ def test_bytes_go_from_and_into_the_middle_of_a_buffer(pair: tuple[socket.socket
     buffer.append(0)  # nothing holds on to the memory of the buffer
 
 
-def test_no_more_is_received_than_there_is_room(pair: tuple[socket.socket, socket.socket]) -> None:
+def test_no_more_is_received_than_there_is_room(pair: Pair) -> None:
     here, there = pair
     here.send(b"hello")
     buffer = bytearray(b"_" * 6)
@@ -50,9 +52,7 @@ def test_no_more_is_received_than_there_is_room(pair: tuple[socket.socket, socke
     assert buffer == b"loel__"
 
 
-def test_nothing_to_receive_and_no_room_to_send_would_block(
-    pair: tuple[socket.socket, socket.socket],
-) -> None:
+def test_nothing_to_receive_and_no_room_to_send_would_block(pair: Pair) -> None:
     here, there = pair
     buffer = bytearray(1 << 20)
     assert sockets.recv_into(there.fileno(), buffer, 0, len(buffer)) == -1
@@ -63,13 +63,13 @@ def test_nothing_to_receive_and_no_room_to_send_would_block(
     assert counts[-1] == -1
 
 
-def test_a_closed_connection_is_the_end(pair: tuple[socket.socket, socket.socket]) -> None:
+def test_a_closed_connection_is_the_end(pair: Pair) -> None:
     here, there = pair
     here.close()
     assert sockets.recv_into(readable(there), bytearray(9), 0, 9) == 0
 
 
-def test_a_reset_connection_is_dead(pair: tuple[socket.socket, socket.socket]) -> None:
+def test_a_reset_connection_is_dead(pair: Pair) -> None:
     here, there = pair
     here.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     here.close()
