@@ -38,8 +38,8 @@ _VALUES = {
 _BAD_VALUE = re.compile(
     r"invalid Unicode|invalid byte sequence|precision for type float|INTERVAL\(\d*\) prec"
 )
-# Exception 3: the library takes comments for tokens, unlike PostgreSQL 17: no string goes on behind one, and no
-# two keywords that are looked at together may have one between them.
+# Exception 3: the library takes comments for tokens, unlike PostgreSQL 17: no string goes on behind one, and
+# no two keywords that are looked at together may have one between them.
 _GOES_ON_BEHIND_COMMENT = re.compile(r"'\s*--[^\n\r]*[\n\r]")
 _KEYWORD_BEFORE_COMMENT = re.compile(r"(format|not|nulls|with|without)\s*(--|/\*)", re.IGNORECASE)
 # Exception 4: rows fold where MERGE takes only one, so one that fails has the shape of one that does not.
