@@ -16,7 +16,6 @@ from pgcat_cluster.session.account import Account
 from pgcat_cluster.session.control import Control
 from pgcat_cluster.telemetry.averages import History
 from pgcat_cluster.telemetry.logs import LineWriter, get_logger, lifecycle
-from pgcat_cluster.telemetry.redaction import redact_settings
 from pgcat_cluster.telemetry.snapshot import NodeSnapshot, NodeState, Setting
 from pgcat_cluster.telemetry.taking import ConsoleVisit, Facts, take
 from pgcat_cluster.topology.diff import BOUND_AT_START
@@ -129,7 +128,7 @@ class Operations:
         """What is in force, said once per set of settings: there are thousands of them in a large node."""
         topology = self.node.topology
         if self._shown is None or self._shown[0] is not topology:
-            rows = (
+            rows = tuple(
                 Setting(
                     key=dotted(path),
                     value=value,
@@ -138,7 +137,7 @@ class Operations:
                 )
                 for path, value, default in rows_in_force(topology)
             )
-            self._shown = (topology, redact_settings(rows))
+            self._shown = (topology, rows)
         return self._shown[1]
 
     # -- pause and resume ----------------------------------------------------------------------------------

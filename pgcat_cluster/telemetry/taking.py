@@ -81,7 +81,8 @@ def take(facts: Facts, *, connections: bool) -> NodeSnapshot:
     desks = [desk for account in accounts if (desk := account.desk) is not None]
     pins: Counter[str] = Counter()
     for account in accounts:
-        pins.update(account.pins)
+        if account.pins:
+            pins.update(account.pins)
     return NodeSnapshot(
         name=facts.name,
         version=facts.version,
@@ -132,11 +133,11 @@ def _database(name: str, accounts: list[Account]) -> DatabaseSnapshot:
     first = accounts[0].settings
     logins = {account.settings.login.user for account in accounts}
     limits = [account.settings.max_clients for account in accounts]
-    keys = dict.fromkeys(str(key) for account in accounts for key in account.pools)
+    keys = {key: None for account in accounts for key in account.pools}
     return DatabaseSnapshot(
         name=name,
         server_database=first.server_database,
-        servers=tuple(keys),
+        servers=tuple(map(str, keys)),
         mode=first.mode,
         size=first.size,
         min_size=first.min_size,
@@ -192,31 +193,48 @@ def _state(server: Server) -> LinkState:
 
 
 _UNUSED = _Tally()
+_NO_CLIENTS = ClientCounts()
+_NO_LINKS = LinkCounts()
+_NOTHING = Totals()
 
 
 def _pool(account: Account, now_s: float) -> PoolSnapshot:
     settings, desk = account.settings, _desk(account)
+    clients, totals, oldest_wait_us = _NO_CLIENTS, _NOTHING, 0
     tallies: dict[Pool, _Tally] = {}
-    for server in account.servers:
-        tallies.setdefault(server.pool, _Tally()).add(server)
-    active = sum(tally.active for tally in tallies.values())
-    waiting = desk.primary.waiting + desk.replica.waiting
+    if _was_used(account, desk):
+        for server in account.servers:
+            tallies.setdefault(server.pool, _Tally()).add(server)
+        active = sum(tally.active for tally in tallies.values())
+        waiting = desk.primary.waiting + desk.replica.waiting
+        idle = max(0, len(account.clients) - active - waiting)
+        clients = ClientCounts(active=active, idle=idle, waiting=waiting)
+        totals = _totals(account, desk, tallies.values())
+        oldest_wait_us = _oldest_wait_us(desk, now_s) if waiting else 0
+    is_paused = desk.paused
     return PoolSnapshot(
         database=settings.key.database,
         user=settings.key.user,
         mode=settings.mode,
         size=settings.size,
         min_size=settings.min_size,
-        is_paused=desk.paused,
-        clients=ClientCounts(
-            active=active, waiting=waiting, idle=max(0, len(account.clients) - active - waiting)
-        ),
-        oldest_wait_us=_oldest_wait_us(desk, now_s) if waiting else 0,
-        totals=_totals(account, desk, tallies.values()),
+        is_paused=is_paused,
+        clients=clients,
+        oldest_wait_us=oldest_wait_us,
+        totals=totals,
         servers=tuple(
-            _part(key, pool, tallies.get(pool, _UNUSED), is_paused=desk.paused)
-            for key, pool in account.pools.items()
+            [
+                _part(key, pool, tallies.get(pool, _UNUSED), is_paused=is_paused)
+                for key, pool in account.pools.items()
+            ]
         ),
+    )
+
+
+def _was_used(account: Account, desk: Desk) -> bool:
+    """Whether a client or a link has ever been there: before that, nothing is counted."""
+    return bool(
+        account.clients or account.servers or desk.client_bytes_received or desk.server_bytes_received
     )
 
 
@@ -249,20 +267,18 @@ def _totals(account: Account, desk: Desk, tallies: Iterable[_Tally]) -> Totals:
     )
 
 
-_NOTHING = Totals()
-
-
 def _part(key: ServerKey, pool: Pool, tally: _Tally, *, is_paused: bool) -> PoolServerSnapshot:
     source = _source(pool)
-    links = LinkCounts(
-        active=tally.active,
-        idle=tally.idle,
-        tested=tally.tested,
-        login=pool.opening,
-        active_cancel=tally.cancels,
-        being_canceled=tally.being_canceled,
-    )
-    totals = _NOTHING
+    links, totals = _NO_LINKS, _NOTHING
+    if tally is not _UNUSED or pool.opening:
+        links = LinkCounts(
+            active=tally.active,
+            idle=tally.idle,
+            tested=tally.tested,
+            login=pool.opening,
+            active_cancel=tally.cancels,
+            being_canceled=tally.being_canceled,
+        )
     if tally is not _UNUSED or source.bytes_received:
         totals = Totals(
             xact_count=source.transactions + tally.xacts,

@@ -1,10 +1,11 @@
 """Settings written as documents again: every default said, verifiers hidden."""
 
+import functools
 import json
 from collections.abc import Iterator
 from typing import Any
 
-from msgspec import NODEFAULT, inspect, structs
+from msgspec import NODEFAULT, Struct, inspect, structs
 
 from pgcat_cluster.topology import settings as documents
 from pgcat_cluster.topology.model import Cluster, Credentials, PoolKey, PoolSettings, Topology, build
@@ -70,10 +71,15 @@ def _cluster(cluster: Cluster) -> documents.Cluster:
     )
 
 
-def as_document(document: object) -> dict[str, Any]:
+def as_document(document: Struct) -> dict[str, Any]:
     """The plain tree that would be read as this document; what is unset is left out."""
-    tree: dict[str, Any] = _written(inspect.type_info(type(document)), document)
+    tree: dict[str, Any] = _written(_kind_of(type(document)), document)
     return tree
+
+
+@functools.cache
+def _kind_of(document: type[Struct]) -> inspect.Type:
+    return inspect.type_info(document)
 
 
 def resolved(settings: Settings) -> Settings:

@@ -333,6 +333,7 @@ def test_a_lost_link_stays_counted_too(house: House) -> None:
 
 
 def test_errors_of_servers_and_faults_of_ours_by_sqlstate(house: House) -> None:
+    house.client()
     account = house.accounts[SHOP]
     account.desk.errors[b"42601"] = 2
     account.desk.errors[b"57014"] = 1
