@@ -7,7 +7,6 @@ import gc
 import os
 import signal
 import socket
-import time
 from pathlib import Path
 from types import MappingProxyType
 
@@ -86,7 +85,6 @@ class Node:
         self.mock_secret = os.urandom(32)
         self.credentials = _credentials(topology)
         self.numbers = 0
-        self.started_at_s = time.time()
         self.stopped = asyncio.Event()
         self.is_draining = False
         self._ticker: asyncio.TimerHandle | None = None
