@@ -70,8 +70,7 @@ class Front:
 
     def refuse_length(self, client: Client, kind: int, length: int) -> None:
         if self._login is None:
-            # PostgreSQL says nothing either: what speaks here may be no PostgreSQL client at all.
-            self.refuse(client, ProtocolViolation("invalid length of startup packet"))
+            client.lost("not a start-up packet")
             return
         expected = self._step.expected if self._step is not None else "nothing"
         self.refuse(client, ProtocolViolation(f"expected {expected}, got message type {kind}"))
@@ -83,6 +82,10 @@ class Front:
             else:
                 self._advance(client, (kind, body))
         except WireError as error:
+            if self._login is None:
+                # What speaks here may be no PostgreSQL client at all; PostgreSQL says nothing either.
+                client.lost("not a start-up packet")
+                return
             self.refuse(client, ProtocolViolation(str(error)))
         except Fault as fault:
             self.refuse(client, fault)

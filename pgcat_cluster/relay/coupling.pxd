@@ -15,12 +15,13 @@ cdef int PRIMARY, REPLICA, READS, SEQUENCES, CALLS, FORGETS, UNPINS, ASKS
 cdef int SURVEY_MORE, SURVEY_SERVER, SURVEY_LOCAL
 cdef const unsigned char *PASSES
 cdef const unsigned char *PREPARES
-cdef Owed _READY, _SYNC_QUIET, _CLOSE
-cdef bytes _SYNC_FRAME, _TERMINATE_FRAME, _CLOSE_COMPLETE_FRAME
+cdef Owed _READY, _SYNC_QUIET, _CLOSE, _PROBE
+cdef bytes _SYNC_FRAME, _FLUSH_FRAME, _TERMINATE_FRAME, _CLOSE_COMPLETE_FRAME
 
 cpdef bytes query_frame(bytes text)
 cpdef bytes close_frame(bytes name)
 cpdef bytes ready_frame(int status)
+cdef bytes _cut(bytes name)
 @cython.locals(position=Py_ssize_t, found=Py_ssize_t)
 cpdef bytes error_code(bytearray buffer, Py_ssize_t start, Py_ssize_t stop)
 
@@ -79,6 +80,9 @@ cdef class Client(Waiter):
     cdef public bint skipping
     cdef public bint refused
     cdef public bint streaming
+    cdef public bint lingering
+    cdef public bint probing
+    cdef public bint probed
     cdef public bint retry
     cdef public bytes request
     cdef public Py_ssize_t survey_end
@@ -87,6 +91,7 @@ cdef class Client(Waiter):
     cdef public int attempts
     cdef public bytearray cork
     cdef public bint copying
+    cdef public bint copy_ended
     cdef public bint copy_failed
     cdef public int flags
     cdef public object parameters
@@ -98,8 +103,10 @@ cdef class Client(Waiter):
     cdef public dict overlay
     cdef public dict planned
     cdef public Statement unnamed
+    cdef public set spelled
     cdef public set names
     cdef public double wait_since
+    cdef public double longest_wait_s
     cdef public double coupled_at
     cdef public double request_at
     cdef public double ready_at
@@ -129,7 +136,7 @@ cdef class Client(Waiter):
     cdef _couple(self, Desk desk, Server server)
     @cython.locals(desk=Desk, role=int, server=Server)
     cpdef greet(self)
-    @cython.locals(desk=Desk)
+    @cython.locals(desk=Desk, waited_s=double)
     cpdef granted(self, Link server)
     cpdef fail(self, bytes error)
     @cython.locals(desk=Desk)
@@ -143,19 +150,22 @@ cdef class Client(Waiter):
     @cython.locals(limit=Py_ssize_t, name_start=Py_ssize_t, name_end=Py_ssize_t, text_end=Py_ssize_t, text=bytes, name=bytes, statement=Statement, named=Statement, flow=Flow)
     cdef Flow _flow_of(self, Desk desk, int kind, bytearray buffer, Py_ssize_t position, Py_ssize_t stop, Py_ssize_t end)
     cdef Statement _statement(self, bytes name)
+    cdef bint _closes_well(self, bytearray buffer, Py_ssize_t position, Py_ssize_t stop) except? -1
     @cython.locals(name=bytes)
     cdef Py_ssize_t _close_here(self, bytearray buffer, Py_ssize_t position, Py_ssize_t stop) except? -1
     cpdef _ensure(self, Desk desk, Server server, Statement statement)
     @cython.locals(name_end=Py_ssize_t, text_end=Py_ssize_t, name=bytes, text=bytes, types=bytes, statement=Statement, flow=Flow, moved=Server)
     cdef Py_ssize_t _parse(self, Desk desk, Server server, bytearray buffer, Py_ssize_t position, Py_ssize_t stop, Py_ssize_t end) except? -1
-    @cython.locals(statement=Statement)
-    cdef _spell_out(self, Server server, Flow flow)
+    @cython.locals(name=bytes, statement=Statement)
+    cdef _spell_out(self, Server server)
     cdef bint _moves(self) except? -1
     @cython.locals(server=Server, statement=Statement)
     cdef Server _move(self, Desk desk)
     @cython.locals(limit=Py_ssize_t, portal_end=Py_ssize_t, name_end=Py_ssize_t, name=bytes, statement=Statement, moved=Server, server_name=bytes, length=Py_ssize_t)
     cdef Py_ssize_t _bind(self, Desk desk, Server server, bytearray buffer, Py_ssize_t position, Py_ssize_t stop, Py_ssize_t end) except? -1
     cdef _ensure_unnamed(self, Server server, Statement statement)
+    @cython.locals(statement=Statement)
+    cpdef bytes in_own_words(self, bytes body)
     cdef bytes _unknown_name(self, bytes name)
     @cython.locals(desk=Desk, name=bytes, statement=Statement, server_name=bytes)
     cdef _describe(self, Server server, bytearray buffer, Py_ssize_t position, Py_ssize_t stop)
@@ -163,6 +173,8 @@ cdef class Client(Waiter):
     cdef _close(self, Server server, bytearray buffer, Py_ssize_t position, Py_ssize_t stop)
     @cython.locals(server=Server)
     cdef _sync(self)
+    cdef _probe(self, Server server)
+    cdef _depart(self)
     cpdef stay(self)
     @cython.locals(server=Server)
     cpdef drained(self)
@@ -179,6 +191,7 @@ cdef class Server(Link):
     cdef public Client client
     cdef public object ledger
     cdef public bint quiet
+    cdef public bint skipping
     cdef public bint dropping
     cdef public int status
     cdef public object parameters
@@ -188,6 +201,7 @@ cdef class Server(Link):
     cdef public bint has_unnamed
     cdef public unsigned long long serial
     cdef public Py_ssize_t generation
+    cdef public bint resting
     cdef public bint is_unclean
     cdef public bint is_stale
     cdef public bint is_retired
@@ -198,14 +212,14 @@ cdef class Server(Link):
     cdef public double used_at
     cdef public unsigned long long transactions
 
-    @cython.locals(p="unsigned char *", position=Py_ssize_t, run=Py_ssize_t, count=Py_ssize_t, kind=int, length=Py_ssize_t, stop=Py_ssize_t, client=Client)
+    @cython.locals(p="unsigned char *", position=Py_ssize_t, run=Py_ssize_t, count=Py_ssize_t, kind=int, length=Py_ssize_t, stop=Py_ssize_t, client=Client, renamed=bytearray)
     cpdef Py_ssize_t consume(self, bytearray buffer, Py_ssize_t start, Py_ssize_t end) except? -1
     cdef _look(self)
     @cython.locals(client=Client)
     cdef _deliver(self, bytearray buffer, Py_ssize_t start, Py_ssize_t end)
     @cython.locals(ledger=object, owed=Owed, desk=Desk, now=double)
     cdef _ready(self, Client client, int status)
-    cdef _over(self, Desk desk, Client client)
+    cpdef over(self, Desk desk, Client client)
     @cython.locals(client=Client)
     cpdef release(self)
     cpdef part(self)

@@ -106,11 +106,17 @@ _PREPARES = _preparing()
 PREPARES = _PREPARES
 
 _SYNC_FRAME = b"S\x00\x00\x00\x04"
+_FLUSH_FRAME = b"H\x00\x00\x00\x04"
 _TERMINATE_FRAME = b"X\x00\x00\x00\x04"
 _CLOSE_COMPLETE_FRAME = b"3\x00\x00\x00\x04"
 
 
 _first = itemgetter(0)
+
+
+def _cut(name: bytes) -> bytes:
+    """A statement's name as PostgreSQL keeps it (NAMEDATALEN)."""
+    return name if len(name) < 64 else name[:63]
 
 
 def query_frame(text: bytes) -> bytes:
@@ -203,6 +209,7 @@ class Owed:
 _READY = Owed(OWED_READY, None, None, None)
 _SYNC_QUIET = Owed(OWED_READY_QUIET, None, None, None)
 _CLOSE = Owed(OWED_CLOSE, None, None, None)
+_PROBE = Owed(OWED_CLOSE_QUIET, None, None, None)
 
 
 class Desk(Gate):
@@ -288,6 +295,9 @@ class Client(Waiter):
         self.skipping = False
         self.refused = False
         self.streaming = False
+        self.lingering = False
+        self.probing = False
+        self.probed = False
         self.retry = False
         self.request: bytes | None = None
         self.survey_end = 0
@@ -297,6 +307,7 @@ class Client(Waiter):
         self.cork = bytearray()
         # COPY FROM STDIN.
         self.copying = False
+        self.copy_ended = False
         self.copy_failed = False
         # The session.
         self.flags = 0
@@ -309,9 +320,11 @@ class Client(Waiter):
         self.overlay: dict[bytes, Statement | None] = {}
         self.planned: dict[bytes, Statement] = {}
         self.unnamed: Statement | None = None
+        self.spelled: set[bytes] = set()
         self.names: set[str] | None = None
         # Times (of the desk's clock) and counts.
         self.wait_since = 0.0
+        self.longest_wait_s = 0.0
         self.coupled_at = 0.0
         self.request_at = 0.0
         self.ready_at = 0.0
@@ -341,6 +354,11 @@ class Client(Waiter):
                 if self.streaming and self.server is not None:
                     self.server.put(buffer, position, position + count)
                 position += count
+                if self.lingering and self.remaining == 0:
+                    self.lingering = False
+                    if self.server is not None and self.desk is not None:
+                        self.server.flush()
+                        self.server.over(self.desk, self)
                 continue
             if self.receiver is not None:
                 stop = self._offer(buffer, position, end)
@@ -348,7 +366,7 @@ class Client(Waiter):
                     break
                 position = stop
                 continue
-            if self.waiting or self.awaiting or self.settling:
+            if self.waiting or self.awaiting or self.settling or self.probing:
                 break
             if end - position < 5:
                 break
@@ -370,7 +388,16 @@ class Client(Waiter):
                 self._drop(stop, end)
                 position = stop if stop < end else end
                 continue
-            if kind == QUERY or kind == FUNCTION:
+            server = self.server
+            if server is not None and server.skipping and kind != SYNC and kind != TERMINATE:
+                # After an error the server passes over everything up to Sync, and so do we.
+                self._drop(stop, end)
+                position = stop if stop < end else end
+                continue
+            if kind == QUERY or kind == FUNCTION or (kind == SYNC and length != 4):
+                if self.unsynced and server is not None and not self.probed:
+                    self._probe(server)
+                    break
                 if self.unsent() > links.HIGH_WATER_BYTES:
                     self.pause_reading()
                     break
@@ -386,10 +413,16 @@ class Client(Waiter):
                 if self.server is not None and stop <= end:
                     self.server.put(buffer, position, stop)
             elif kind == COPY_DATA or kind == COPY_DONE or kind == COPY_FAIL:
-                # What is left of a COPY that failed is ignored (protocol, "COPY Operations").
-                self._drop(stop, end)
+                server = self.server
+                if server is not None and self.unsynced:
+                    # An Execute before it may have begun the COPY; if not, the server ignores it too.
+                    self.copy_ended = kind != COPY_DATA
+                    self._forward(server, buffer, position, stop, end)
+                else:
+                    # What is left of a COPY that failed is ignored (protocol, "COPY Operations").
+                    self._drop(stop, end)
             elif kind == TERMINATE:
-                self.lost("terminated")
+                self._depart()
                 return end
             else:
                 self._control().violated(self, f"invalid frontend message type {kind}")
@@ -507,7 +540,7 @@ class Client(Waiter):
         if flow.flags & SEQUENCES and not self.executed:
             server.order(b"DISCARD SEQUENCES", None)
         if flow.flags & CALLS:
-            self._spell_out(server, flow)
+            self._spell_out(server)
         self.retry = False
         if flow.flags & READS and self.status == STATUS_IDLE and self.role == REPLICA and stop <= end and not self.unsynced:
             self.retry = True
@@ -582,6 +615,8 @@ class Client(Waiter):
         return self.server
 
     def _couple(self, desk: Desk, server: Server) -> None:
+        assert server.client is None
+        server.resting = False
         server.client = self
         server.peer = self
         server.serial += 1
@@ -609,7 +644,10 @@ class Client(Waiter):
     def granted(self, server: Link) -> None:
         desk = self.desk
         assert desk is not None
-        desk.wait_s += desk.clock() - self.wait_since
+        waited_s = desk.clock() - self.wait_since
+        desk.wait_s += waited_s
+        if waited_s > self.longest_wait_s:
+            self.longest_wait_s = waited_s
         self._couple(desk, cast(Server, server))
         if self.greeting:
             server.flush()
@@ -666,6 +704,7 @@ class Client(Waiter):
         assert server is not None
         if not self.unsynced:
             self.is_simple = False
+            self.copy_ended = False
             self.failed = False
             self.request_at = desk.clock()
         if desk.is_session_mode:
@@ -765,10 +804,10 @@ class Client(Waiter):
                     reads = False
                     break
             elif kind == EXECUTE or kind == CLOSE or kind == DESCRIBE:
-                if kind != CLOSE:
-                    local = False
                 if stop > end:
                     return SURVEY_MORE
+                if kind != CLOSE or not self._closes_well(buffer, position, stop):
+                    local = False
             else:
                 # Something else in the middle: what was seen decides, the rest is judged when its turn comes.
                 reads = False
@@ -808,12 +847,12 @@ class Client(Waiter):
             else:
                 flow = self._decide(desk, buffer, name_end + 1, text_end)
             # A batch may use the name at once.
-            self.planned[bytes(buffer[position + 5 : name_end])] = Statement(text, b"", flow, b"")
+            self.planned[_cut(bytes(buffer[position + 5 : name_end]))] = Statement(text, b"", flow, b"")
             return flow
         name_end = buffer.find(b"\0", name_start, limit)
         if name_end < 0:
             return None
-        name = bytes(buffer[name_start:name_end])
+        name = _cut(bytes(buffer[name_start:name_end]))
         named = self.planned.get(name)
         if named is None:
             named = self._statement(name)
@@ -827,10 +866,16 @@ class Client(Waiter):
             return self.unnamed
         return self.statements.get(name)
 
+    def _closes_well(self, buffer: bytearray, position: int, stop: int) -> bool:
+        """Whether a Close is well formed; what is not goes to a server, which says so."""
+        if stop - position < 7 or buffer[position + 5] not in b"SP":
+            return False
+        return buffer.find(b"\0", position + 6, stop) == stop - 1
+
     def _close_here(self, buffer: bytearray, position: int, stop: int) -> int:
         """A batch that only closes needs no server: CloseComplete never fails. Answers where its frame ends."""
         if buffer[position + 5] == 0x53 and stop - position > 6:
-            name = bytes(buffer[position + 6 : stop - 1])
+            name = _cut(bytes(buffer[position + 6 : stop - 1]))
             if len(name) == 0:
                 self.unnamed = None
             else:
@@ -852,17 +897,19 @@ class Client(Waiter):
         server.put_bytes(statement.parse_frame(statement.server_name))
         server.ledger.append(Owed(OWED_PARSE_QUIET, None, statement, None))
 
-    def _spell_out(self, server: Server, flow: Flow) -> None:
-        """SQL names a statement that was prepared by protocol: the server must know it under that name."""
-        name = flow.detail
-        statement = self._statement(name) if isinstance(name, bytes) else None
-        if statement is not None:
-            assert isinstance(name, bytes)
-            server.put_bytes(close_frame(name))
-            server.ledger.append(Owed(OWED_CLOSE_QUIET, None, None, None))
-            server.put_bytes(statement.parse_frame(name))
-            server.ledger.append(Owed(OWED_PARSE_QUIET, None, None, None))
-            server.is_stale = True
+    def _spell_out(self, server: Server) -> None:
+        """SQL names statements that were prepared by protocol: the server must know them under their names.
+
+        What is left of them when the transaction is over is asked in settling.
+        """
+        for name, statement in self.statements.items():
+            if name not in self.spelled:
+                server.put_bytes(close_frame(name))
+                server.ledger.append(Owed(OWED_CLOSE_QUIET, None, None, None))
+                server.put_bytes(statement.parse_frame(name))
+                server.ledger.append(Owed(OWED_PARSE_QUIET, None, None, None))
+                self.spelled.add(name)
+                server.is_stale = True
 
     def _parse(self, desk: Desk, server: Server, buffer: bytearray, position: int, stop: int, end: int) -> int:
         if stop > end:
@@ -877,7 +924,7 @@ class Client(Waiter):
             self.unsynced = True
             server.put(buffer, position, stop)
             return stop
-        name = bytes(buffer[position + 5 : name_end])
+        name = _cut(bytes(buffer[position + 5 : name_end]))
         text = bytes(buffer[name_end + 1 : text_end])
         types = bytes(buffer[text_end + 1 : stop])
         statement = desk.statements.get(text, types)
@@ -894,7 +941,7 @@ class Client(Waiter):
                 return position
             server = moved
         if flow.flags & CALLS:
-            self._spell_out(server, flow)
+            self._spell_out(server)
         desk.client_parses += 1
         self.unsynced = True
         if len(name) == 0:
@@ -958,7 +1005,7 @@ class Client(Waiter):
             self.unsynced = True
             self._forward(server, buffer, position, stop, end)
             return stop
-        name = bytes(buffer[portal_end + 1 : name_end])
+        name = _cut(bytes(buffer[portal_end + 1 : name_end]))
         statement = self._statement(name)
         if statement is not None:
             if statement.flow.role == PRIMARY and self._moves():
@@ -967,6 +1014,8 @@ class Client(Waiter):
                     return position
                 server = moved
             self._note(statement.flow)
+            if statement.flow.flags & CALLS:
+                self._spell_out(server)
         desk.binds += 1
         self.unsynced = True
         self.executed = True
@@ -979,7 +1028,7 @@ class Client(Waiter):
         else:
             self._ensure(desk, server, statement)
             server_name = statement.server_name
-        length = stop - position - 1 - len(name) + len(server_name)
+        length = stop - position - 1 - (name_end - portal_end - 1) + len(server_name)
         server.put_bytes(b"B" + length.to_bytes(4, "big"))
         server.put(buffer, position + 5, portal_end + 1)
         server.put_bytes(server_name)
@@ -999,6 +1048,13 @@ class Client(Waiter):
             server.ledger.append(Owed(OWED_PARSE_QUIET, None, None, None))
             server.unnamed = statement
 
+    def in_own_words(self, body: bytes) -> bytes:
+        """An ErrorResponse in which servers' names of prepared statements are this client's."""
+        for name, statement in self.statements.items():
+            if statement.server_name and statement.server_name in body:
+                body = body.replace(b'"' + statement.server_name + b'"', b'"' + name + b'"')
+        return b"E" + (len(body) + 4).to_bytes(4, "big") + body
+
     def _unknown_name(self, name: bytes) -> bytes:
         """A name the client never prepared goes to the server, which says so; but never one of ours."""
         if name.startswith(marks.SERVER_NAME_PREFIX):
@@ -1011,7 +1067,7 @@ class Client(Waiter):
         if stop - position < 7 or buffer[position + 5] != 0x53 or buffer[stop - 1] != 0:
             server.put(buffer, position, stop)
             return
-        name = bytes(buffer[position + 6 : stop - 1])
+        name = _cut(bytes(buffer[position + 6 : stop - 1]))
         statement = self._statement(name)
         if len(name) == 0:
             self._ensure_unnamed(server, statement)
@@ -1029,7 +1085,7 @@ class Client(Waiter):
             server.put(buffer, position, stop)
             server.ledger.append(_CLOSE)
             return
-        name = bytes(buffer[position + 6 : stop - 1])
+        name = _cut(bytes(buffer[position + 6 : stop - 1]))
         server.ledger.append(Owed(OWED_CLOSE, name, None, None))
         if len(name) == 0:
             server.put(buffer, position, stop)
@@ -1039,6 +1095,13 @@ class Client(Waiter):
             server.put_bytes(close_frame(marks.NOBODY))
             self.overlay[name] = None
 
+    def _probe(self, server: Server) -> None:
+        """A Query behind a batch without Sync: whether it counts depends on whether the batch has failed. The
+        answer to a Close that can not fail tells; it does not come if there was an error."""
+        server.put_bytes(close_frame(marks.NOBODY) + _FLUSH_FRAME)
+        server.ledger.append(_PROBE)
+        self.probing = True
+
     def _sync(self) -> None:
         server = self.server
         assert server is not None
@@ -1046,6 +1109,7 @@ class Client(Waiter):
         server.ledger.append(_READY)
         self.awaiting = True
         self.unsynced = False
+        self.probed = False
         self.is_simple = False
 
     # -- told by the server's lane -------------------------------------------------------------------------
@@ -1071,8 +1135,18 @@ class Client(Waiter):
 
     # -- the end -------------------------------------------------------------------------------------------
 
+    def _depart(self) -> None:
+        """Terminate: what was answered still goes out."""
+        self._leave()
+        self.flush()
+        self.close_after_flush()
+        self._control().client_gone(self)
+
     def lost(self, reason: str) -> None:
         if self.closed:
+            return
+        if self.closing:
+            self.close()
             return
         self._leave()
         self.close()
@@ -1105,8 +1179,8 @@ class Client(Waiter):
 class Server(Link):
     """One server link: its lane, its ledger, what is prepared on it.
 
-    `client` is who it is coupled with; without one, and with an empty ledger, it rests in its pool. Without one and
-    with something owed it is being cleaned, and all that arrives is swallowed.
+    `client` is who it is coupled with. Without one it rests in its pool (`resting`), or it is being cleaned, or a
+    cancel is on its way to it; then all that arrives is swallowed.
     """
 
     def __init__(self, sock: socket, reactor: Reactor, scratch: bytearray, pool: Pool, control: Control) -> None:
@@ -1117,6 +1191,7 @@ class Server(Link):
         self.client: Client | None = None
         self.ledger: deque[Owed] = deque()
         self.quiet = False
+        self.skipping = False
         self.dropping = False
         self.status = STATUS_IDLE
         self.parameters: object = None
@@ -1126,6 +1201,7 @@ class Server(Link):
         self.has_unnamed = False
         self.serial = 0
         self.generation = pool.generation
+        self.resting = False
         self.is_unclean = False
         self.is_stale = False
         self.is_retired = False
@@ -1216,6 +1292,11 @@ class Server(Link):
                     self._stand_aside(client)
                     continue
                 client.retry = False
+                if buffer.find(marks.SERVER_NAME_PREFIX, position, stop) >= 0:
+                    self._deliver(buffer, run, position)
+                    renamed = bytearray(client.in_own_words(bytes(buffer[position + 5 : stop])))
+                    self._deliver(renamed, 0, len(renamed))
+                    run = stop
                 position = stop
                 self._deliver(buffer, run, position)
                 run = position
@@ -1264,6 +1345,10 @@ class Server(Link):
     def _ready(self, client: Client, status: int) -> None:
         """ReadyForQuery for the client."""
         ledger = self.ledger
+        if self.skipping:
+            # What was sent between the error and the Sync was passed over.
+            self._strike()
+            self.skipping = False
         if len(ledger) == 0:
             if not client.copy_failed:
                 self.lost("the server was ready out of turn")
@@ -1286,6 +1371,7 @@ class Server(Link):
             client.statements.clear()
         now = desk.clock()
         client.ready_at = now
+        self.used_at = now
         desk.query_s += now - client.request_at
         if status == STATUS_IDLE and len(ledger) == 0 and not client.unsynced:
             desk.transactions += 1
@@ -1294,11 +1380,15 @@ class Server(Link):
             desk.transaction_s += now - client.coupled_at
             client.attempts = 0
             client.primary_only = False
-            self._over(desk, client)
+            if client.remaining > 0 and client.streaming:
+                # The server waits for the rest of a frame that it will ignore.
+                client.lingering = True
+            else:
+                self.over(desk, client)
         else:
             client.replay()
 
-    def _over(self, desk: Desk, client: Client) -> None:
+    def over(self, desk: Desk, client: Client) -> None:
         """A transaction is over: the server goes back, if nothing of the client is left on it."""
         if desk.is_session_mode:
             client.coupled_at = client.ready_at
@@ -1355,6 +1445,11 @@ class Server(Link):
                 if client.overlay.get(owed.name) is owed.statement:
                     del client.overlay[owed.name]
             return True
+        if owed is _PROBE:
+            client.probing = False
+            client.probed = True
+            client.replay()
+            return False
         if owed.kind == OWED_CLOSE:
             if owed.name:
                 client.statements.pop(owed.name, None)
@@ -1377,7 +1472,10 @@ class Server(Link):
                     self.has_unnamed = True
                     if first and client is not None and client.unnamed is owed.statement:
                         client.unnamed = None
+            if owed is _PROBE and client is not None:
+                client.probing = False
             first = False
+        self.skipping = len(ledger) == 0
         self._look()
         if client is not None and client.overlay:
             client.overlay.clear()
@@ -1400,10 +1498,13 @@ class Server(Link):
                 client.unsynced = True
             else:
                 client.awaiting = True
-            client.replay()
+        client.replay()
 
     def _copy_begins(self, client: Client) -> None:
         """COPY FROM STDIN: the client speaks again. A Sync already sent is ignored by the server."""
+        if not client.is_simple and client.copy_ended:
+            # All of it was sent in one go.
+            return
         client.copying = True
         client.awaiting = False
         if not client.is_simple and len(self.ledger) > 0 and self.ledger[0].kind == OWED_READY:
@@ -1437,6 +1538,9 @@ class Server(Link):
         """One frame that no client shall see."""
         ledger = self.ledger
         if kind == READY:
+            if self.skipping:
+                self._strike()
+                self.skipping = False
             if len(ledger) == 0:
                 self.lost("the server was ready out of turn")
                 return
@@ -1446,9 +1550,10 @@ class Server(Link):
                 return
             self._look()
             self.status = buffer[start]
+            is_alone = self.client is None
             if owed.errand is not None:
                 owed.errand.done(self)
-            if self.client is None and len(ledger) == 0 and not self.closed:
+            if is_alone and len(ledger) == 0 and not self.closed:
                 self.clean()
         elif kind == DATA_ROW or kind == ERROR:
             if kind == ERROR:
@@ -1477,6 +1582,8 @@ class Server(Link):
 
     def clean(self) -> None:
         """No client, nothing owed: make the session as new, then rest. One step a call."""
+        assert self.client is None
+        assert not self.resting
         if self.status != STATUS_IDLE:
             self.order(b"ROLLBACK", None)
         elif self.is_unclean:
@@ -1498,6 +1605,7 @@ class Server(Link):
         if self.is_retired or self.is_fatal or self.generation != self.pool.generation or self.cancels > 0:
             self.control.retire(self)
         else:
+            self.resting = True
             self.pool.checkin(self)
 
     def abandon(self) -> None:

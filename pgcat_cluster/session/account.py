@@ -17,7 +17,7 @@ GREETINGS_MAX = 1000
 class Visitor:
     """What is known of one logged-in client beside what the relay keeps."""
 
-    __slots__ = ("account", "address", "application_name", "connected_at", "key_pid", "longest_wait_s", "number", "pins",
+    __slots__ = ("account", "address", "application_name", "connected_at", "key_pid", "number", "pins",
                  "secret", "startup")
 
     def __init__(self, account: Account, number: int, address: tuple[str, int], connected_at: float) -> None:
@@ -30,7 +30,6 @@ class Visitor:
         self.pins: tuple[str, ...] = ()
         self.key_pid = 0
         self.secret = b""
-        self.longest_wait_s = 0.0
 
 
 class Backend:

@@ -30,7 +30,7 @@ from pgcat_cluster.relay.flows import Flow
 from pgcat_cluster.relay.shapes import render
 from pgcat_cluster.relay.stock import Pool, Target
 from pgcat_cluster.session.account import Account, Backend, Source, Visitor
-from pgcat_cluster.session.decisions import ANY_PARAMETER, UNKNOWN, flow_of, is_deallocation
+from pgcat_cluster.session.decisions import ANY_PARAMETER, UNKNOWN, flow_of
 from pgcat_cluster.session.parameters import (
     Catalogue,
     Parameters,
@@ -45,6 +45,7 @@ from pgcat_cluster.wire import messages
 
 _ROW = 0x44
 _IDLE = 0x49
+_FAILED = 0x45
 _ATTEMPTS_MAX = 3
 # How long a server link may go on with the statement of a client that has left.
 ABANDONED_S = 5.0
@@ -204,7 +205,7 @@ class Control:
     def cancel_sent(self, server: Server) -> None:
         """A cancel of this link is over: it may be used again."""
         server.cancels -= 1
-        if server.cancels == 0 and not server.closed and server.client is None and not server.ledger:
+        if server.cancels == 0 and not server.closed and server.client is None and not server.resting and not server.ledger:
             server.clean()
 
     def server_lost(self, server: Server, client: Client | None, reason: str) -> None:
@@ -270,9 +271,7 @@ class Control:
     def perform(self, client: Client, flow: Flow) -> bool:
         """DEALLOCATE of a statement that was prepared by protocol: ours to forget, the servers' is shared."""
         name = flow.detail
-        if not is_deallocation(flow) or not isinstance(name, bytes) or name not in client.statements:
-            return False
-        if client.status == 0x45:
+        if not isinstance(name, bytes) or name not in client.statements or client.status == _FAILED:
             return False
         del client.statements[name]
         client.put_bytes(messages.command_complete("DEALLOCATE") + messages.ready_for_query(bytes((client.status,))))
@@ -367,7 +366,8 @@ class Control:
     def settle(self, client: Client, server: Server) -> None:
         names = client.names or set()
         login = _account(client).settings.login.user
-        server.order(state_query(login, sorted(names - {ANY_PARAMETER})), _Settlement(self, client))
+        query = state_query(login, sorted(names - {ANY_PARAMETER}), is_spelled=bool(client.spelled))
+        server.order(query, _Settlement(self, client))
         server.flush()
 
     def settled(self, client: Client, server: Server, rows: list[list[bytes | None]], error: bytes | None) -> None:
@@ -381,6 +381,10 @@ class Control:
             self._pin(account, client, visitor, ("state unknown",))
             return
         state = read_state(rows)
+        for name in client.spelled:
+            if name not in state.prepared:
+                client.statements.pop(name, None)
+        client.spelled.clear()
         now = self.catalogue.of(state.values)
         # What was reset is what the client started with, which a server can not know.
         startup = visitor.startup

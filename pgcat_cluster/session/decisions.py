@@ -34,7 +34,7 @@ UNKNOWN = Flow(
 
 
 def flow_of(analysis: Analysis, reads: Reads) -> Flow:
-    """The flow of an analysed statement."""
+    """The flow of an analysed statement. Its detail is the name that a lone DEALLOCATE names, or None."""
     if not analysis.parses:
         return UNKNOWN
     decision = role_for(analysis, reads)
@@ -57,11 +57,10 @@ def flow_of(analysis: Analysis, reads: Reads) -> Flow:
     if analysis.discards == "all" or (Effect.DEALLOCATES in effects and analysis.prepared_name is None):
         flags |= marks.FORGETS
     name: bytes | None = None
-    if analysis.prepared_name is not None and effects & {Effect.DEALLOCATES, Effect.EXECUTES}:
-        flags |= marks.CALLS
-        name = analysis.prepared_name.encode(errors="surrogateescape")
-        if Effect.DEALLOCATES in effects and analysis.statements == 1:
-            flags |= marks.UNPINS
+    if effects & {Effect.DEALLOCATES, Effect.EXECUTES} and not flags & marks.FORGETS:
+        flags |= marks.CALLS | marks.LEAVES
+        if Effect.DEALLOCATES in effects and analysis.statements == 1 and analysis.prepared_name is not None:
+            name = analysis.prepared_name.encode(errors="surrogateescape")
     is_replica = decision.role == "replica"
     return Flow(
         marks.REPLICA if is_replica else marks.PRIMARY, flags, decision.reason, _custom(analysis), name
@@ -73,8 +72,3 @@ def _custom(analysis: Analysis) -> tuple[str, ...]:
     return tuple(
         ANY_PARAMETER if name is None else name for name in analysis.parameters if name is None or "." in name
     )
-
-
-def is_deallocation(flow: Flow) -> bool:
-    """A lone DEALLOCATE of one name."""
-    return bool(flow.flags & marks.CALLS) and bool(flow.flags & marks.UNPINS) and not flow.flags & marks.LEAVES

@@ -47,10 +47,14 @@ class Catalogue:
 
 
 class State(Struct, frozen=True, kw_only=True):
-    """What is left of a client on a server: its parameters, and the reasons why it must stay there."""
+    """What is left of a client on a server: its parameters, and the reasons why it must stay there.
+
+    `prepared` are the names by which SQL can call statements that were prepared by protocol.
+    """
 
     values: dict[str, str]
     pins: tuple[str, ...]
+    prepared: frozenset[bytes]
 
 
 def quote(value: str) -> str:
@@ -81,10 +85,11 @@ def _identifier(name: str) -> str:
     return ".".join('"' + part.replace('"', '""') + '"' for part in name.split("."))
 
 
-def state_query(login: str, custom: Iterable[str]) -> bytes:
+def state_query(login: str, custom: Iterable[str], *, is_spelled: bool = False) -> bytes:
     """Ask a server what its session holds that a fresh one does not.
 
-    `custom` names parameters with a dot: PostgreSQL lists them nowhere (they are placeholders).
+    `custom` names parameters with a dot: PostgreSQL lists them nowhere (they are placeholders). `is_spelled`
+    asks for names of prepared statements too.
     """
     parts = [
         "SELECT 's', name, setting FROM pg_catalog.pg_settings WHERE source = 'session'",
@@ -102,6 +107,8 @@ def state_query(login: str, custom: Iterable[str]) -> bytes:
         parts.append(
             f"SELECT 's', {quote(name)}, v FROM pg_catalog.current_setting({quote(name)}, true) v WHERE v <> ''"
         )
+    if is_spelled:
+        parts.append("SELECT 'n', name, NULL FROM pg_catalog.pg_prepared_statements WHERE NOT from_sql")
     return " UNION ALL ".join(parts).encode(errors="surrogateescape")
 
 
@@ -109,14 +116,17 @@ def read_state(rows: Iterable[list[bytes | None]]) -> State:
     """The answer to `state_query`."""
     values: dict[str, str] = {}
     pins: dict[str, None] = {}
+    prepared: set[bytes] = set()
     for kind, name, value in rows:
         assert name is not None
         text = name.decode(errors="surrogateescape")
         if kind == b"p":
             pins[text] = None
+        elif kind == b"n":
+            prepared.add(name)
         elif text.lower() not in _NOT_CARRIED:
             values[text.lower()] = (value or b"").decode(errors="surrogateescape")
-    return State(values=values, pins=tuple(pins))
+    return State(values=values, pins=tuple(pins), prepared=frozenset(prepared))
 
 
 # Encodings whose multi-byte characters may contain ASCII bytes: constants can not be cut out of them safely.

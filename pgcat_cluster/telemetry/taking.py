@@ -362,7 +362,7 @@ def _client(facts: Facts, account: Account, client: Client) -> ClientSnapshot:
         connected_at_s=_wall_s(facts, visitor.connected_at),
         requested_at_s=_wall_s(facts, client.request_at or visitor.connected_at),
         wait_us=_us(wait_s),
-        longest_wait_us=_us(max(visitor.longest_wait_s, wait_s)),
+        longest_wait_us=_us(max(client.longest_wait_s, wait_s)),
         link=None if client.server is None else _link_detail(client.server).number,
         pin=", ".join(visitor.pins) or None if client.pinned else None,
         tls=_tls(client),
