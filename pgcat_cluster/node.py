@@ -7,9 +7,9 @@ import gc
 import os
 import signal
 import socket
+import sys
 from pathlib import Path
 from types import MappingProxyType
-
 
 from pgcat_cluster import __version__
 from pgcat_cluster.admin import console as consoles
@@ -17,7 +17,15 @@ from pgcat_cluster.admin.control import ShutdownMode
 from pgcat_cluster.admin.grammar import Dialect, Rights
 from pgcat_cluster.admin.http import HttpEndpoints
 from pgcat_cluster.admin.operations import Operations
-from pgcat_cluster.errors import ConfigFault, Fault, NotAdmitted, ReplicationRefused, ShuttingDown, TooManyClients, UnknownDatabase
+from pgcat_cluster.errors import (
+    ConfigFault,
+    Fault,
+    NotAdmitted,
+    ReplicationRefused,
+    ShuttingDown,
+    TooManyClients,
+    UnknownDatabase,
+)
 from pgcat_cluster.health.cluster import ClusterHealth, Decision, Restarted
 from pgcat_cluster.health.evidence import EvidenceClass
 from pgcat_cluster.health.roles import IdentityChanged, PrimaryChanged
@@ -53,6 +61,7 @@ SCRATCH_BYTES = 131072
 LIFETIME_JITTER = 0.1
 CANCEL_TIMEOUT_S = 5.0
 EXIT_CONFIG = 78
+_IDLE = 0x49
 # Connections beyond max_clients that may be under way, so that an operator can always log in.
 LOGIN_RESERVE = 100
 
@@ -104,7 +113,11 @@ class Node:
             for text in node.listen:
                 address = parse_address(text)
                 listener = Listener(
-                    address, reuse_port=node.reuse_port, tcp=node.tcp, on_client=self._accepted, loop=self.loop
+                    address,
+                    reuse_port=node.reuse_port,
+                    tcp=node.tcp,
+                    on_client=self._accepted,
+                    loop=self.loop,
                 )
                 self.listeners.append(listener)
                 lifecycle(self.log, "listener.opened", address=f"{address.host}:{listener.port}")
@@ -116,7 +129,9 @@ class Node:
             await self._close()
             raise OSError(error.errno, f"{address}: {os.strerror(error.errno or 0)}") from error
         self._tick()
-        lifecycle(self.log, "node.ready", node=self.name, listen=",".join(node.listen), http=node.http or "off")
+        lifecycle(
+            self.log, "node.ready", node=self.name, listen=",".join(node.listen), http=node.http or "off"
+        )
 
     async def stop(self) -> None:
         """End at once."""
@@ -164,12 +179,9 @@ class Node:
             left = 0
             for account in self.accounts.values():
                 for client in list(account.clients):
-                    is_resting = client.server is None or (client.pinned and client.status == 0x49)
-                    is_session_rest = client.desk is not None and client.desk.is_session_mode and client.status == 0x49
-                    if (is_resting or is_session_rest) and not (client.awaiting or client.waiting or client.settling):
-                        if mode != "wait_for_clients":
-                            self.control.dismiss(client, ShuttingDown())
-                            continue
+                    if mode != "wait_for_clients" and _is_resting(client):
+                        self.control.dismiss(client, ShuttingDown())
+                        continue
                     left += 1
             if not left:
                 break
@@ -226,7 +238,9 @@ class Node:
         for server in servers.values():
             if server.key not in account.pools:
                 source = Source(account, server.key)
-                account.pools[server.key] = Pool(desk, server.key.name, account.settings.size, server.weight, source)
+                account.pools[server.key] = Pool(
+                    desk, server.key.name, account.settings.size, server.weight, source
+                )
             account.pools[server.key].weight = server.weight
         account.view = self.view.clusters[account.settings.cluster]
         self.control.place(account)
@@ -268,7 +282,9 @@ class Node:
             return cluster.probe
         for pool in self.topology.pools.values():
             if pool.cluster == cluster.name:
-                return ProbeLogin(user=pool.login.user, password=pool.login.password, database=pool.server_database)
+                return ProbeLogin(
+                    user=pool.login.user, password=pool.login.password, database=pool.server_database
+                )
         return None
 
     def _health_changed(self, cluster: str, decisions: list[Decision]) -> None:
@@ -285,7 +301,9 @@ class Node:
         if primary is not None and primary.writes:
             view = view.with_primary(primary.server)
         else:
-            view = view.with_primary(None, primary.reason if primary is not None else watch.health.roles.reason)
+            view = view.with_primary(
+                None, primary.reason if primary is not None else watch.health.roles.reason
+            )
         for name, standing in standings.items():
             was = view.servers[name].why_not
             if was != standing.reason:
@@ -324,7 +342,7 @@ class Node:
     # -- reload --------------------------------------------------------------------------------------------
 
     async def reload(self) -> list[str]:
-        """Read the file again and apply what changed; answers one line a change. Raises ConfigFault, changing nothing."""
+        """Read the file again and apply what changed; one line a change. Raises ConfigFault, changing nothing."""
         try:
             topology = load(self.path, lambda text: self.log.warning("config.warning", text=text))
         except InvalidSettings as error:
@@ -354,7 +372,9 @@ class Node:
                     if "tls" in fields:
                         renewed |= {key for key, pool in topology.pools.items() if pool.cluster == name}
                 case (
-                    changes.ServerAdded(server=key) | changes.ServerRemoved(server=key) | changes.ServerChanged(server=key)
+                    changes.ServerAdded(server=key)
+                    | changes.ServerRemoved(server=key)
+                    | changes.ServerChanged(server=key)
                 ):
                     touched.add(key.cluster)
                 case changes.FleetChanged():
@@ -408,7 +428,7 @@ class Node:
             pool.generation += 1
         fault = _no_database(account.settings.key.database)
         for client in list(account.clients):
-            if client.server is None or client.status == 0x49 and not client.awaiting:
+            if client.waiting or _is_resting(client):
                 self.control.dismiss(client, fault)
             else:
                 spawn(self._last_transaction(client, fault), "last transaction of a removed pool")
@@ -417,10 +437,11 @@ class Node:
                 self.control.retire(server)
 
     async def _last_transaction(self, client: Client, fault: Fault) -> None:
-        while not client.closed and not (client.status == 0x49 and not client.awaiting):
+        while not client.closed:
+            if _is_resting(client):
+                self.control.dismiss(client, fault)
+                return
             await asyncio.sleep(TICK_S)
-        if not client.closed:
-            self.control.dismiss(client, fault)
 
     # -- clients: House ------------------------------------------------------------------------------------
 
@@ -442,7 +463,11 @@ class Node:
         return True
 
     def client_count(self) -> int:
-        return len(self.fronts) + len(self.consoles) + sum(len(account.clients) for account in self.accounts.values())
+        return (
+            len(self.fronts)
+            + len(self.consoles)
+            + sum(len(account.clients) for account in self.accounts.values())
+        )
 
     def incoming_tls(self) -> IncomingTls:
         return self.tls.incoming
@@ -462,8 +487,15 @@ class Node:
         self.fronts.pop(client, None)
         silent = self.repeats.admit("client.refused", fault.sqlstate, monotonic_s())
         if silent is not None:
-            lifecycle(self.log, "client.refused", level="warning", sqlstate=fault.sqlstate, reason=fault.message,
-                      client=_peer(client), repeated=silent)
+            lifecycle(
+                self.log,
+                "client.refused",
+                level="warning",
+                sqlstate=fault.sqlstate,
+                reason=fault.message,
+                client=_peer(client),
+                repeated=silent,
+            )
 
     def left(self, client: Client) -> None:
         self.fronts.pop(client, None)
@@ -480,7 +512,9 @@ class Node:
         peer = client.detail
         assert isinstance(peer, tuple)
         if startup.database in ("pgcat", "pgbouncer"):
-            self._open_console(client, "pgcat" if startup.database == "pgcat" else "pgbouncer", logged_in.user)
+            self._open_console(
+                client, "pgcat" if startup.database == "pgcat" else "pgbouncer", logged_in.user
+            )
             return
         if self.is_draining:
             raise ShuttingDown()
@@ -550,9 +584,22 @@ class Node:
         evidence = error.evidence
         silent = self.repeats.admit("server.refused", (source.key, error.message), monotonic_s())
         if silent is not None:
-            lifecycle(self.log, "server.refused", level="warning", server=str(source.key), pool=str(account.settings.key),
-                      reason=error.message, evidence=evidence.value, repeated=silent)
-        is_down = evidence in (EvidenceClass.REFUSED, EvidenceClass.UNREACHABLE, EvidenceClass.GOING, EvidenceClass.SOFT)
+            lifecycle(
+                self.log,
+                "server.refused",
+                level="warning",
+                server=str(source.key),
+                pool=str(account.settings.key),
+                reason=error.message,
+                evidence=evidence.value,
+                repeated=silent,
+            )
+        is_down = evidence in (
+            EvidenceClass.REFUSED,
+            EvidenceClass.UNREACHABLE,
+            EvidenceClass.GOING,
+            EvidenceClass.SOFT,
+        )
         watch = self.watches.get(source.key.cluster)
         if is_down and watch is not None:
             watch.traffic_failed(source.key.name, evidence, error.message)
@@ -565,10 +612,14 @@ class Node:
         server.generation = generation
         now = monotonic_s()
         share = int.from_bytes(os.urandom(2), "big") / 65535
-        life_s = settings.lifetime_s * (1 - LIFETIME_JITTER * share) if settings.lifetime_s > 0 else float("inf")
+        life_s = (
+            settings.lifetime_s * (1 - LIFETIME_JITTER * share) if settings.lifetime_s > 0 else float("inf")
+        )
         server.opened_at = now
         ready = opened.ready
-        backend = Backend(self.next_number(), ready.pid, ready.secret, dict(ready.parameters), now, now + life_s)
+        backend = Backend(
+            self.next_number(), ready.pid, ready.secret, dict(ready.parameters), now, now + life_s
+        )
         if opened.leftover:
             server.detail = backend
             server.take(bytearray(opened.leftover), 0, len(opened.leftover))
@@ -605,8 +656,15 @@ class Node:
         assert isinstance(source, Source)
         silent = self.repeats.admit("server.lost", (source.key, reason), monotonic_s())
         if silent is not None:
-            lifecycle(self.log, "server.lost", level="warning", server=str(source.key), pool=str(account.settings.key),
-                      reason=reason, repeated=silent)
+            lifecycle(
+                self.log,
+                "server.lost",
+                level="warning",
+                server=str(source.key),
+                pool=str(account.settings.key),
+                reason=reason,
+                repeated=silent,
+            )
         watch = self.watches.get(source.key.cluster)
         if watch is not None:
             watch.traffic_failed(source.key.name, EvidenceClass.REFUSED, reason)
@@ -614,7 +672,12 @@ class Node:
 
 def _credentials(topology: Topology) -> MappingProxyType[str, Credential]:
     """Who may log in and how; a verifier is made of a password once, here."""
-    return MappingProxyType({user.name: Credential(method=user.auth, verifier=_verifier(user)) for user in topology.users.values()})
+    return MappingProxyType(
+        {
+            user.name: Credential(method=user.auth, verifier=_verifier(user))
+            for user in topology.users.values()
+        }
+    )
 
 
 def _verifier(user: User) -> str | None:
@@ -628,6 +691,13 @@ def _verifier(user: User) -> str | None:
     return scram.make_verifier(password, scram.ITERATIONS_DEFAULT, os.urandom(16)).to_text()
 
 
+def _is_resting(client: Client) -> bool:
+    """Nothing of the client's is under way: no transaction, no request, no wait."""
+    if client.awaiting or client.waiting or client.settling:
+        return False
+    return client.server is None or (client.status == _IDLE and not client.unsynced)
+
+
 def _no_database(name: str) -> UnknownDatabase:
     return UnknownDatabase(f'database "{name}" does not exist')
 
@@ -639,10 +709,10 @@ def _peer(client: Client) -> str:
 def run(path: Path) -> int:
     """Run a node until it is told to stop; the exit code: 0, or 78 if it could not start."""
     try:
-        topology = load(path, lambda text: print(text, flush=True))
+        topology = load(path, _say)
     except InvalidSettings as error:
         for line in error.lines():
-            print(line, flush=True)
+            _say(line)
         return EXIT_CONFIG
     writer = configure_logs(form=topology.node.log.format, level=topology.node.log.level)
     try:
@@ -655,6 +725,11 @@ def run(path: Path) -> int:
         writer.close()
 
 
+def _say(text: str) -> None:
+    """For the person who starts the node, before there is a log."""
+    sys.stderr.write(f"{text}\n")
+
+
 async def _serve(topology: Topology, path: Path, writer: LineWriter) -> int:
     loop = asyncio.get_running_loop()
     node = Node(topology, path, loop)
@@ -662,7 +737,11 @@ async def _serve(topology: Topology, path: Path, writer: LineWriter) -> int:
     try:
         await node.start()
     except OSError as error:
-        node.log.error("can not listen", reason=error.strerror, remedy="change node.listen or node.http, or stop what listens there")
+        node.log.error(
+            "can not listen",
+            reason=error.strerror,
+            remedy="change node.listen or node.http, or stop what listens there",
+        )
         return EXIT_CONFIG
     # What is alive now stays: the collector need not look at it again.
     gc.collect()
@@ -682,5 +761,3 @@ async def _reload(node: Node) -> None:
     except ConfigFault:
         # Said in the log by whoever raised it; the node goes on as it was.
         return
-
-

@@ -85,16 +85,20 @@ class Node:
 
     def start(self, environment: Mapping[str, str] | None = None) -> None:
         """Start, and wait until it is ready."""
-        self._child = self._household.spawn(
-            [sys.executable, "-m", "pgcat_cluster", "run", "--config", self.config],
-            log=self.log,
-            environment={**os.environ, **_source_path(), **(environment or {})},
-        )
+        self.launch(environment)
         wait_until(
             self._is_ready,
             within_s=_READY_S,
             what=f"node {self.name} is ready",
             explain=self.last_words,
+        )
+
+    def launch(self, environment: Mapping[str, str] | None = None) -> None:
+        """Start without waiting."""
+        self._child = self._household.spawn(
+            [sys.executable, "-m", "pgcat_cluster", "run", "--config", self.config],
+            log=self.log,
+            environment={**os.environ, **_source_path(), **(environment or {})},
         )
 
     def _is_ready(self) -> bool:

@@ -22,7 +22,9 @@ class Growth(Struct, frozen=True, kw_only=True):
     waiting: int
 
 
-def grow(*, opened: int, opening: int, idle: int, limit: int, min_size: int, waiting: int, is_wanted: bool) -> Growth:
+def grow(
+    *, opened: int, opening: int, idle: int, limit: int, min_size: int, waiting: int, is_wanted: bool
+) -> Growth:
     """Decide for one pool. `is_wanted`: a client would have liked a link of this very server.
 
     1. At its limit: no.  2. Enough are on their way: no.  3. More wait than are idle or on their way: yes.

@@ -88,6 +88,7 @@ cdef class Client(Waiter):
     cdef public Py_ssize_t survey_end
     cdef public bint survey_reads
     cdef public bint primary_only
+    cdef public bint shuns_replicas
     cdef public int attempts
     cdef public bytearray cork
     cdef public bint copying
@@ -223,8 +224,10 @@ cdef class Server(Link):
     @cython.locals(client=Client)
     cpdef release(self)
     cpdef part(self)
+    @cython.locals(kind=int, owed=Owed)
+    cdef bint _is_ours(self) except? -1
     @cython.locals(owed=Owed, desk=Desk)
-    cdef bint _completed(self, Client client) except? -1
+    cdef _completed(self, Client client, int kind)
     @cython.locals(owed=Owed, client=Client, first=bint)
     cdef _strike(self)
     @cython.locals(desk=Desk)

@@ -18,9 +18,10 @@ succeeds whatever the server remembers.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from operator import itemgetter
 from socket import socket
-from typing import Callable, Protocol, cast
+from typing import Protocol, cast
 
 from pgcat_cluster.relay import links, marks
 from pgcat_cluster.relay.flows import Flow, FlowTable, Statement, Statements
@@ -199,7 +200,9 @@ class Owed:
 
     __slots__ = ("errand", "kind", "name", "statement")
 
-    def __init__(self, kind: int, name: bytes | None, statement: Statement | None, errand: Errand | None) -> None:
+    def __init__(
+        self, kind: int, name: bytes | None, statement: Statement | None, errand: Errand | None
+    ) -> None:
         self.kind = kind
         self.name = name
         self.statement = statement
@@ -257,7 +260,6 @@ class Desk(Gate):
         self.server_bytes_sent = 0
         self.errors: dict[bytes, int] = {}
 
-
     def forget(self) -> None:
         """Decide everything anew: the rules have changed."""
         self.flows = FlowTable(self.flows.entries_max, self.flows.bytes_max)
@@ -303,6 +305,7 @@ class Client(Waiter):
         self.survey_end = 0
         self.survey_reads = False
         self.primary_only = False
+        self.shuns_replicas = False
         self.attempts = 0
         self.cork = bytearray()
         # COPY FROM STDIN.
@@ -542,7 +545,13 @@ class Client(Waiter):
         if flow.flags & CALLS:
             self._spell_out(server)
         self.retry = False
-        if flow.flags & READS and self.status == STATUS_IDLE and self.role == REPLICA and stop <= end and not self.unsynced:
+        if (
+            flow.flags & READS
+            and self.status == STATUS_IDLE
+            and self.role == REPLICA
+            and stop <= end
+            and not self.unsynced
+        ):
             self.retry = True
             self.request = bytes(buffer[position:stop])
         self._note(flow)
@@ -598,7 +607,7 @@ class Client(Waiter):
 
     def _checkout(self, desk: Desk, role: int) -> Server | None:
         """Take a server, or a place in the queue (None; `refused` if even that was denied)."""
-        if self.primary_only:
+        if self.primary_only or self.shuns_replicas:
             role = PRIMARY
         self.role = role
         target = desk.primary if role == PRIMARY else desk.replica
@@ -620,6 +629,7 @@ class Client(Waiter):
         server.client = self
         server.peer = self
         server.serial += 1
+        self.spelled.clear()
         self.server = server
         self.peer = server
         self.flags = 0
@@ -712,6 +722,8 @@ class Client(Waiter):
             if kind == EXECUTE:
                 desk.queries += 1
                 self.queries += 1
+            elif kind == CLOSE:
+                server.ledger.append(_CLOSE)
             self._forward(server, buffer, position, stop, end)
             return stop
         if kind == EXECUTE:
@@ -801,6 +813,8 @@ class Client(Waiter):
                     if not flow.flags & READS:
                         reads = False
                 if stop > end:
+                    if stop - start <= BATCH_BYTES_MAX:
+                        return SURVEY_MORE
                     reads = False
                     break
             elif kind == EXECUTE or kind == CLOSE or kind == DESCRIBE:
@@ -820,7 +834,9 @@ class Client(Waiter):
         self.flow = decisive
         return SURVEY_LOCAL if local else SURVEY_SERVER
 
-    def _flow_of(self, desk: Desk, kind: int, buffer: bytearray, position: int, stop: int, end: int) -> Flow | None:
+    def _flow_of(
+        self, desk: Desk, kind: int, buffer: bytearray, position: int, stop: int, end: int
+    ) -> Flow | None:
         """The flow of a Parse's text, or of the statement a Bind or Describe names; None if there is none."""
         if desk.is_session_mode:
             return desk.session_flow
@@ -902,8 +918,9 @@ class Client(Waiter):
 
         What is left of them when the transaction is over is asked in settling.
         """
-        for name, statement in self.statements.items():
-            if name not in self.spelled:
+        for name in [*self.statements, *self.overlay]:
+            statement = self._statement(name)
+            if statement is not None and name not in self.spelled:
                 server.put_bytes(close_frame(name))
                 server.ledger.append(Owed(OWED_CLOSE_QUIET, None, None, None))
                 server.put_bytes(statement.parse_frame(name))
@@ -911,7 +928,9 @@ class Client(Waiter):
                 self.spelled.add(name)
                 server.is_stale = True
 
-    def _parse(self, desk: Desk, server: Server, buffer: bytearray, position: int, stop: int, end: int) -> int:
+    def _parse(
+        self, desk: Desk, server: Server, buffer: bytearray, position: int, stop: int, end: int
+    ) -> int:
         if stop > end:
             if stop - position <= desk.statement_bytes_max:
                 return position
@@ -936,6 +955,9 @@ class Client(Waiter):
                 statement = desk.statements.make(text, types, flow)
         flow = statement.flow
         if flow.role == PRIMARY and self._moves():
+            if not self.probed:
+                self._probe(server)
+                return position
             moved = self._move(desk)
             if moved is None:
                 return position
@@ -989,6 +1011,7 @@ class Client(Waiter):
         self.server = None
         self.peer = None
         self.unsynced = False
+        self.probed = False
         server.part()
         server = self._checkout(desk, PRIMARY)
         self.decided = False
@@ -1009,6 +1032,9 @@ class Client(Waiter):
         statement = self._statement(name)
         if statement is not None:
             if statement.flow.role == PRIMARY and self._moves():
+                if not self.probed:
+                    self._probe(server)
+                    return position
                 moved = self._move(desk)
                 if moved is None:
                     return position
@@ -1096,8 +1122,10 @@ class Client(Waiter):
             self.overlay[name] = None
 
     def _probe(self, server: Server) -> None:
-        """A Query behind a batch without Sync: whether it counts depends on whether the batch has failed. The
-        answer to a Close that can not fail tells; it does not come if there was an error."""
+        """Wait until all that was sent of a batch without Sync has been answered, or has failed.
+
+        The answer to a Close that can not fail tells; it does not come if there was an error.
+        """
         server.put_bytes(close_frame(marks.NOBODY) + _FLUSH_FRAME)
         server.ledger.append(_PROBE)
         self.probing = True
@@ -1183,7 +1211,9 @@ class Server(Link):
     cancel is on its way to it; then all that arrives is swallowed.
     """
 
-    def __init__(self, sock: socket, reactor: Reactor, scratch: bytearray, pool: Pool, control: Control) -> None:
+    def __init__(
+        self, sock: socket, reactor: Reactor, scratch: bytearray, pool: Pool, control: Control
+    ) -> None:
         super().__init__(sock, reactor, scratch)
         self.pool = pool
         self.control = control
@@ -1245,7 +1275,7 @@ class Server(Link):
                 # Ours. (run is position here: what came before was delivered.)
                 self._deliver(buffer, run, position)
                 if stop > end:
-                    if kind == DATA_ROW and length > CALL_BYTES_MAX or PASSES[kind] and kind != DATA_ROW:
+                    if (kind == DATA_ROW and length > CALL_BYTES_MAX) or (PASSES[kind] and kind != DATA_ROW):
                         self.remaining = stop - end
                         self.dropping = True
                         return end
@@ -1276,12 +1306,12 @@ class Server(Link):
                 run = position
                 self._ready(client, p[stop - 1])
             elif kind == PARSE_COMPLETE or kind == CLOSE_COMPLETE:
-                if self._completed(client):
-                    position = stop
-                else:
+                if self._is_ours():
+                    # Delivered first, for what waits for this answer may leave this server.
                     self._deliver(buffer, run, position)
-                    position = stop
-                    run = position
+                    run = stop
+                self._completed(client, kind)
+                position = stop
             elif kind == ERROR:
                 sqlstate = error_code(buffer, position + 5, stop)
                 self._strike()
@@ -1393,7 +1423,7 @@ class Server(Link):
         if desk.is_session_mode:
             client.coupled_at = client.ready_at
             client.replay()
-        elif client.flags & ASKS or client.pinned and client.flags & UNPINS:
+        elif client.flags & ASKS or (client.pinned and client.flags & UNPINS):
             client.settling = True
             desk.upcalls += 1
             self.control.settle(client, self)
@@ -1428,15 +1458,23 @@ class Server(Link):
         self._look()
         self.flush()
 
-    def _completed(self, client: Client) -> bool:
-        """ParseComplete or CloseComplete: answer whether it is the client's."""
+    def _is_ours(self) -> bool:
+        """Whether the next ParseComplete or CloseComplete answers what the client did not send."""
+        ledger = self.ledger
+        if len(ledger) == 0:
+            return False
+        kind = ledger[0].kind
+        return kind == OWED_PARSE_QUIET or kind == OWED_CLOSE_QUIET
+
+    def _completed(self, client: Client, kind: int) -> None:
+        """ParseComplete or CloseComplete: what was sent is true now."""
         ledger = self.ledger
         desk = client.desk
         assert desk is not None
-        if desk.is_session_mode:
-            return True
+        if desk.is_session_mode and kind == PARSE_COMPLETE:
+            return
         if len(ledger) == 0 or ledger[0].kind >= OWED_READY:
-            return True
+            return
         owed = ledger.popleft()
         self._look()
         if owed.kind == OWED_PARSE:
@@ -1444,19 +1482,14 @@ class Server(Link):
                 client.statements[owed.name] = owed.statement
                 if client.overlay.get(owed.name) is owed.statement:
                     del client.overlay[owed.name]
-            return True
-        if owed is _PROBE:
+        elif owed is _PROBE:
             client.probing = False
             client.probed = True
             client.replay()
-            return False
-        if owed.kind == OWED_CLOSE:
-            if owed.name:
-                client.statements.pop(owed.name, None)
-                if owed.name in client.overlay and client.overlay[owed.name] is None:
-                    del client.overlay[owed.name]
-            return True
-        return False
+        elif owed.kind == OWED_CLOSE and owed.name:
+            client.statements.pop(owed.name, None)
+            if owed.name in client.overlay and client.overlay[owed.name] is None:
+                del client.overlay[owed.name]
 
     def _strike(self) -> None:
         """An error: nothing up to the next ReadyForQuery will be answered any more."""
@@ -1620,7 +1653,7 @@ class Server(Link):
         client.peer = None
         if desk.is_session_mode or client.pinned or client.settling or client.flags & ASKS:
             self.is_unclean = True
-        if client.copying or client.remaining > 0 and client.streaming:
+        if client.copying or (client.remaining > 0 and client.streaming):
             self.lost("its client left in the middle of a message")
             return
         if client.unsynced:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pgcat_cluster.relay import marks
 
 
-
 class Flow:
     """What was decided about one shape. Immutable but for `role`, which a refusal by a standby moves to the primary.
 
@@ -13,7 +12,9 @@ class Flow:
     `reason` is constant text; `detail` belongs to the session.
     """
 
-    def __init__(self, role: int, flags: int, reason: str, parameters: tuple[str, ...] = (), detail: object = None) -> None:
+    def __init__(
+        self, role: int, flags: int, reason: str, parameters: tuple[str, ...] = (), detail: object = None
+    ) -> None:
         self.role = role
         self.flags = flags
         self.reason = reason

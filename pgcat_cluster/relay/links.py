@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Callable
 from socket import socket
-from typing import Callable, Protocol, cast
+from typing import Protocol, cast
 
 from pgcat_cluster.relay import sockets
 

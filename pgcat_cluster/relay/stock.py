@@ -8,7 +8,7 @@ links there may be is decided elsewhere (`pool`): here stand only the counts it 
 from __future__ import annotations
 
 from collections import deque
-from typing import Callable
+from collections.abc import Callable
 
 from pgcat_cluster.relay import marks
 from pgcat_cluster.relay.links import Link

@@ -17,8 +17,17 @@ GREETINGS_MAX = 1000
 class Visitor:
     """What is known of one logged-in client beside what the relay keeps."""
 
-    __slots__ = ("account", "address", "application_name", "connected_at", "key_pid", "number", "pins",
-                 "secret", "startup")
+    __slots__ = (
+        "account",
+        "address",
+        "application_name",
+        "connected_at",
+        "key_pid",
+        "number",
+        "pins",
+        "secret",
+        "startup",
+    )
 
     def __init__(self, account: Account, number: int, address: tuple[str, int], connected_at: float) -> None:
         self.account = account
@@ -35,9 +44,17 @@ class Visitor:
 class Backend:
     """What is known of one server link beside what the relay keeps: its cancel key, what it last reported."""
 
-    __slots__ = ("number", "opened_at", "pid", "reported", "secret", "expires_at")
+    __slots__ = ("expires_at", "number", "opened_at", "pid", "reported", "secret")
 
-    def __init__(self, number: int, pid: int, secret: bytes, reported: dict[str, str], opened_at: float, expires_at: float) -> None:
+    def __init__(
+        self,
+        number: int,
+        pid: int,
+        secret: bytes,
+        reported: dict[str, str],
+        opened_at: float,
+        expires_at: float,
+    ) -> None:
         self.number = number
         self.pid = pid
         self.secret = secret

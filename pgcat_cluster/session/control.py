@@ -30,13 +30,15 @@ from pgcat_cluster.relay.flows import Flow
 from pgcat_cluster.relay.shapes import render
 from pgcat_cluster.relay.stock import Pool, Target
 from pgcat_cluster.session.account import Account, Backend, Source, Visitor
-from pgcat_cluster.session.decisions import ANY_PARAMETER, UNKNOWN, flow_of
+from pgcat_cluster.session.decisions import ANY_PARAMETER, UNKNOWN, flow_of, runs_code
 from pgcat_cluster.session.parameters import (
     Catalogue,
     Parameters,
     align_query,
     has_shapes,
+    names_in,
     read_state,
+    shuns_replicas,
     state_query,
 )
 from pgcat_cluster.sql.analysis import analyze
@@ -67,7 +69,9 @@ class Effects(Protocol):
 class Control:
     """One for all accounts of a node."""
 
-    def __init__(self, effects: Effects, clock: Callable[[], float], random_bytes: Callable[[int], bytes]) -> None:
+    def __init__(
+        self, effects: Effects, clock: Callable[[], float], random_bytes: Callable[[int], bytes]
+    ) -> None:
         self.effects = effects
         self.clock = clock
         self.catalogue = Catalogue()
@@ -89,7 +93,9 @@ class Control:
         readers = [account.pools[server.key] for server in view.readable if server.key in account.pools]
         if settings.reads == "primary":
             readers = list(writers)
-        elif settings.reads_on_primary == "always" or (settings.reads_on_primary == "when_no_replica" and not readers):
+        elif settings.reads_on_primary == "always" or (
+            settings.reads_on_primary == "when_no_replica" and not readers
+        ):
             readers = readers + [pool for pool in writers if pool not in readers]
         if desk.primary.pools != writers:
             desk.primary.serve_by(writers)
@@ -205,7 +211,13 @@ class Control:
     def cancel_sent(self, server: Server) -> None:
         """A cancel of this link is over: it may be used again."""
         server.cancels -= 1
-        if server.cancels == 0 and not server.closed and server.client is None and not server.resting and not server.ledger:
+        if (
+            server.cancels == 0
+            and not server.closed
+            and server.client is None
+            and not server.resting
+            and not server.ledger
+        ):
             server.clean()
 
     def server_lost(self, server: Server, client: Client | None, reason: str) -> None:
@@ -232,7 +244,9 @@ class Control:
             return
         is_running = client.awaiting or client.unsynced or client.copying
         fault: Fault
-        if is_running and (client.flags & marks.ENDS or (client.status == _IDLE and client.flags & marks.WRITES)):
+        if is_running and (
+            client.flags & marks.ENDS or (client.status == _IDLE and client.flags & marks.WRITES)
+        ):
             fault = OutcomeUnknown(detail=reason)
         else:
             fault = ServerLost(detail=reason)
@@ -262,6 +276,9 @@ class Control:
         analysis = analyze(render(shape), writing)
         if analysis.needs_text:
             return flow_of(analyze(text.decode(errors="surrogateescape"), writing), settings.reads)
+        if runs_code(analysis):
+            # What code does is not known; the names it mentions are what it may have set.
+            return flow_of(analysis, settings.reads, names_in(text))
         flow = flow_of(analysis, settings.reads)
         desk = client.desk
         assert desk is not None
@@ -274,7 +291,9 @@ class Control:
         if not isinstance(name, bytes) or name not in client.statements or client.status == _FAILED:
             return False
         del client.statements[name]
-        client.put_bytes(messages.command_complete("DEALLOCATE") + messages.ready_for_query(bytes((client.status,))))
+        client.put_bytes(
+            messages.command_complete("DEALLOCATE") + messages.ready_for_query(bytes((client.status,)))
+        )
         return True
 
     def refused(self, client: Client, flow: Flow | None) -> None:
@@ -346,6 +365,7 @@ class Control:
         client.detail = visitor
         account.clients.add(client)
         client.join(desk, parameters)
+        client.shuns_replicas = shuns_replicas(parameters)
         known = account.greetings.get(parameters)
         if known is not None:
             self.welcome(client, known)
@@ -370,7 +390,9 @@ class Control:
         server.order(query, _Settlement(self, client))
         server.flush()
 
-    def settled(self, client: Client, server: Server, rows: list[list[bytes | None]], error: bytes | None) -> None:
+    def settled(
+        self, client: Client, server: Server, rows: list[list[bytes | None]], error: bytes | None
+    ) -> None:
         """The server has said what is left of the client on it."""
         if server.client is not client:
             return
@@ -390,6 +412,7 @@ class Control:
         startup = visitor.startup
         assert startup is not None
         client.parameters = self.catalogue.of({**startup.values, **state.values})
+        client.shuns_replicas = shuns_replicas(client.parameters)
         server.parameters = now
         pins = state.pins
         if client.names and ANY_PARAMETER in client.names and not client.flags & marks.UNCLEAN:
@@ -464,7 +487,11 @@ class Control:
         server = client.server
         if client.waiting:
             self._refuse(client, Canceled())
-        elif server is not None and server.cancels == 0 and (client.awaiting or client.unsynced or client.copying):
+        elif (
+            server is not None
+            and server.cancels == 0
+            and (client.awaiting or client.unsynced or client.copying)
+        ):
             self._cancel(server)
 
     def _cancel(self, server: Server) -> None:
@@ -520,11 +547,10 @@ class Control:
         is_resting = client is None and not server.ledger
         if client is not None and not client.settling:
             self._expire_request(account, client, server, now)
-        elif not is_resting and client is None and server.abandoned_at and now - server.abandoned_at > ABANDONED_S:
-            if server.cancels == 0:
-                self._cancel(server)
-                server.abandoned_at = 0.0
-                server.is_retired = True
+        elif _lingers(server, now):
+            self._cancel(server)
+            server.abandoned_at = 0.0
+            server.is_retired = True
         if not server.is_retired and now > backend.expires_at:
             server.is_retired = True
         if is_resting and server.cancels == 0 and server.status == _IDLE:
@@ -544,7 +570,11 @@ class Control:
             return
         if is_running and 0 < settings.query_timeout_s < now - client.request_at and server.cancels == 0:
             self._cancel(server)
-        elif client.status != _IDLE and not is_running and 0 < settings.idle_transaction_timeout_s < now - client.ready_at:
+        elif (
+            client.status != _IDLE
+            and not is_running
+            and 0 < settings.idle_transaction_timeout_s < now - client.ready_at
+        ):
             self.dismiss(client, IdleInTransaction())
         elif client.status != _IDLE and 0 < settings.transaction_timeout_s < now - client.coupled_at:
             self.dismiss(client, TransactionTimeout())
@@ -594,6 +624,13 @@ class _Settlement:
         self.control.settled(self.client, server, self.rows, self.error)
 
 
+def _lingers(server: Server, now: float) -> bool:
+    """Its client has left long ago, and it still runs what the client asked."""
+    if server.client is not None or not server.ledger or server.cancels > 0:
+        return False
+    return 0.0 < server.abandoned_at < now - ABANDONED_S
+
+
 def _account(client: Client) -> Account:
     visitor = client.detail
     assert isinstance(visitor, Visitor)
@@ -616,7 +653,9 @@ def _as_fatal(error: bytes) -> bytes:
     """An ErrorResponse body as the last message of a login that failed."""
     fields = error.split(b"\0")
     changed = [
-        b"SFATAL" if field[:1] == b"S" else b"VFATAL" if field[:1] == b"V" else field for field in fields if field
+        b"SFATAL" if field[:1] == b"S" else b"VFATAL" if field[:1] == b"V" else field
+        for field in fields
+        if field
     ]
     body = b"\0".join(changed) + b"\0\0"
     return b"E" + (len(body) + 4).to_bytes(4, "big") + body

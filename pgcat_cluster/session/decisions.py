@@ -28,13 +28,14 @@ _UNPINS = frozenset(
 # Stands in a flow's parameters for "may set parameters whose names are not known".
 ANY_PARAMETER = ""
 
-UNKNOWN = Flow(
-    marks.PRIMARY, marks.UNCLEAN | marks.WRITES | marks.ENDS, "not understood", (ANY_PARAMETER,)
-)
+UNKNOWN = Flow(marks.PRIMARY, marks.UNCLEAN | marks.WRITES | marks.ENDS, "not understood", (ANY_PARAMETER,))
 
 
-def flow_of(analysis: Analysis, reads: Reads) -> Flow:
-    """The flow of an analysed statement. Its detail is the name that a lone DEALLOCATE names, or None."""
+def flow_of(analysis: Analysis, reads: Reads, mentioned: tuple[str, ...] = ()) -> Flow:
+    """The flow of an analysed statement. Its detail is the name that a lone DEALLOCATE names, or None.
+
+    `mentioned` are names of custom parameters that it may set beside those that the analysis found.
+    """
     if not analysis.parses:
         return UNKNOWN
     decision = role_for(analysis, reads)
@@ -44,10 +45,16 @@ def flow_of(analysis: Analysis, reads: Reads) -> Flow:
         flags |= marks.READS
     if not analysis.reads_only and analysis.transaction is TransactionVerb.NONE:
         flags |= marks.WRITES
-    if analysis.ends_transaction or Effect.RUNS_CODE in effects or analysis.transaction is TransactionVerb.OTHER:
+    if (
+        analysis.ends_transaction
+        or Effect.RUNS_CODE in effects
+        or analysis.transaction is TransactionVerb.OTHER
+    ):
         flags |= marks.ENDS
     if effects & _LEAVES:
         flags |= marks.LEAVES
+    if runs_code(analysis):
+        flags |= marks.UNCLEAN
     if effects & _UNPINS:
         flags |= marks.UNPINS
     if Effect.SEQUENCE_STATE in effects:
@@ -63,8 +70,17 @@ def flow_of(analysis: Analysis, reads: Reads) -> Flow:
             name = analysis.prepared_name.encode(errors="surrogateescape")
     is_replica = decision.role == "replica"
     return Flow(
-        marks.REPLICA if is_replica else marks.PRIMARY, flags, decision.reason, _custom(analysis), name
+        marks.REPLICA if is_replica else marks.PRIMARY,
+        flags,
+        decision.reason,
+        (*_custom(analysis), *mentioned),
+        name,
     )
+
+
+def runs_code(analysis: Analysis) -> bool:
+    """Whether it runs code that no one has looked at. What EXECUTE runs was looked at when it was prepared."""
+    return Effect.RUNS_CODE in analysis.effects and Effect.EXECUTES not in analysis.effects
 
 
 def _custom(analysis: Analysis) -> tuple[str, ...]:

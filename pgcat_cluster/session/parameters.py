@@ -6,6 +6,7 @@ functions, in DO blocks, rolled back or not, are all told apart by PostgreSQL an
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from weakref import WeakValueDictionary
@@ -15,7 +16,9 @@ from msgspec import Struct
 # Changing who one is goes last, and back first: under another role other parameters may be out of reach.
 _IDENTITIES = ("session_authorization", "role")
 # Of the session and yet not the client's: `seed` can not be read, the others follow from the transaction.
-_NOT_CARRIED = frozenset({"seed", "transaction_isolation", "transaction_read_only", "transaction_deferrable", "is_superuser"})
+_NOT_CARRIED = frozenset(
+    {"seed", "transaction_isolation", "transaction_read_only", "transaction_deferrable", "is_superuser"}
+)
 
 
 class Parameters:
@@ -85,6 +88,16 @@ def _identifier(name: str) -> str:
     return ".".join('"' + part.replace('"', '""') + '"' for part in name.split("."))
 
 
+_DOTTED = re.compile(rb"[A-Za-z_][\w$]*(?:\.[A-Za-z_][\w$]*)+")
+_NAMES_MAX = 50
+
+
+def names_in(code: bytes) -> tuple[str, ...]:
+    """Names with a dot that a piece of code mentions: among them are the custom parameters it sets."""
+    found = dict.fromkeys(name.decode().lower() for name in _DOTTED.findall(code))
+    return tuple(found)[:_NAMES_MAX]
+
+
 def state_query(login: str, custom: Iterable[str], *, is_spelled: bool = False) -> bytes:
     """Ask a server what its session holds that a fresh one does not.
 
@@ -105,7 +118,7 @@ def state_query(login: str, custom: Iterable[str], *, is_spelled: bool = False) 
     ]
     for name in custom:
         parts.append(
-            f"SELECT 's', {quote(name)}, v FROM pg_catalog.current_setting({quote(name)}, true) v WHERE v <> ''"
+            f"SELECT 's', {quote(name)}, v FROM pg_catalog.current_setting({quote(name)}, true) v WHERE v IS NOT NULL"
         )
     if is_spelled:
         parts.append("SELECT 'n', name, NULL FROM pg_catalog.pg_prepared_statements WHERE NOT from_sql")
@@ -129,8 +142,15 @@ def read_state(rows: Iterable[list[bytes | None]]) -> State:
     return State(values=values, pins=tuple(pins), prepared=frozenset(prepared))
 
 
+def shuns_replicas(parameters: Parameters) -> bool:
+    """Whether a standby refuses to run anything under these parameters."""
+    return parameters.values.get("default_transaction_isolation", "").lower() == "serializable"
+
+
 # Encodings whose multi-byte characters may contain ASCII bytes: constants can not be cut out of them safely.
-_UNSAFE_ENCODINGS = frozenset({"SJIS", "BIG5", "GBK", "UHC", "GB18030", "JOHAB", "SHIFT_JIS_2004", "SHIFTJIS2004"})
+_UNSAFE_ENCODINGS = frozenset(
+    {"SJIS", "BIG5", "GBK", "UHC", "GB18030", "JOHAB", "SHIFT_JIS_2004", "SHIFTJIS2004"}
+)
 
 
 def has_shapes(reported: Mapping[str, str]) -> bool:

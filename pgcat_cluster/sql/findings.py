@@ -54,7 +54,7 @@ class Findings:
             if name in PARAMETER_OF:
                 self.parameters.append(PARAMETER_OF[name])
         elif name in self.writing_functions or qualified_name in self.writing_functions:
-            self.refuse("calls a function listed as writing", Effect.RUNS_CODE, Effect.WRITES)
+            self.refuse("calls a function listed as writing", Effect.WRITES)
 
     def set_config(self, name: str | None, *, is_local: bool) -> None:
         self.needs_text = True

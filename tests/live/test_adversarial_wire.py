@@ -576,7 +576,7 @@ PLACES = {
     "rolled back": "begin | {0} | rollback",
     "rolled back to": "begin | savepoint a | {0} | rollback to a | commit",
     "failed": "begin | {0} | select 1/0 | commit",
-    "one query": "begin; {0}; commit",
+    "one query": "begin; {0}\n; commit",
     "through Parse": "parse {0}",
 }
 PARAMETERS = {

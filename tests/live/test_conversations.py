@@ -98,6 +98,8 @@ def test_answered_like_postgresql(
 ) -> None:
     if "session" in conversation.needs and pool != "session":
         pytest.skip("means something in session mode alone")
+    if "primary" in conversation.needs and pool == "split":
+        pytest.skip("reads what it has just written, and a replica follows later")
     check(conversation, wire_front, pool, PLAYS[pool], expected, set_scene)
 
 
