@@ -39,8 +39,10 @@ from pgcat_cluster.net.tls import IncomingTls
 from pgcat_cluster.probes.prober import ProbeTarget
 from pgcat_cluster.probes.watch import ClusterWatch
 from pgcat_cluster.relay.build import build_kind
-from pgcat_cluster.relay.coupling import Client, Desk, Server
+from pgcat_cluster.relay.client import Client
+from pgcat_cluster.relay.desk import Desk
 from pgcat_cluster.relay.marks import BALANCE_LEAST, BALANCE_RANDOM
+from pgcat_cluster.relay.server import Server
 from pgcat_cluster.relay.stock import Pool
 from pgcat_cluster.session.account import Account, Backend, Source, Visitor
 from pgcat_cluster.session.control import Control
@@ -696,6 +698,11 @@ def _is_resting(client: Client) -> bool:
     if client.awaiting or client.waiting or client.settling:
         return False
     return client.server is None or (client.status == _IDLE and not client.unsynced)
+
+
+def _is_between_transactions(client: Client) -> bool:
+    """Whether it waits for a server, or for nothing."""
+    return client.server is None or (client.status == 0x49 and not client.awaiting)
 
 
 def _no_database(name: str) -> UnknownDatabase:

@@ -11,7 +11,9 @@ from pgcat_cluster.admin.control import ShutdownMode
 from pgcat_cluster.health.cluster import ClusterHealth
 from pgcat_cluster.net.clock import monotonic_s, wall_s
 from pgcat_cluster.relay.build import build_kind
-from pgcat_cluster.relay.coupling import Client, Desk, Server
+from pgcat_cluster.relay.client import Client
+from pgcat_cluster.relay.desk import Desk
+from pgcat_cluster.relay.server import Server
 from pgcat_cluster.session.account import Account
 from pgcat_cluster.session.control import Control
 from pgcat_cluster.telemetry.averages import History

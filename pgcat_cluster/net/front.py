@@ -9,7 +9,7 @@ from typing import Protocol
 from pgcat_cluster.errors import Fault, ProtocolViolation, WireError
 from pgcat_cluster.net.tasks import spawn
 from pgcat_cluster.net.tls import IncomingTls, TlsPipe, client_names
-from pgcat_cluster.relay.coupling import Client
+from pgcat_cluster.relay.client import Client
 from pgcat_cluster.session.exchange import Receive, Reply, Send, Step
 from pgcat_cluster.session.login import LoggedIn, LoginPolicy, client_login
 from pgcat_cluster.wire import messages

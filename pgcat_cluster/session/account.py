@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 
-from pgcat_cluster.relay.coupling import Client, Desk, Server
+from pgcat_cluster.relay.client import Client
+from pgcat_cluster.relay.desk import Desk
+from pgcat_cluster.relay.server import Server
 from pgcat_cluster.relay.stock import Pool
 from pgcat_cluster.session.parameters import Parameters
 from pgcat_cluster.topology.model import PoolSettings, ServerKey

@@ -25,8 +25,10 @@ from pgcat_cluster.errors import (
 from pgcat_cluster.pool.cancel_keys import CancelKeys
 from pgcat_cluster.pool.growth import backoff_s, grow
 from pgcat_cluster.relay import marks
-from pgcat_cluster.relay.coupling import Client, Desk, Server
+from pgcat_cluster.relay.client import Client
+from pgcat_cluster.relay.desk import Desk
 from pgcat_cluster.relay.flows import Flow
+from pgcat_cluster.relay.server import Server
 from pgcat_cluster.relay.shapes import render
 from pgcat_cluster.relay.stock import Pool, Target
 from pgcat_cluster.session.account import Account, Backend, Source, Visitor

@@ -13,8 +13,10 @@ from typing import Literal
 import msgspec
 
 from pgcat_cluster.health.cluster import Standing
-from pgcat_cluster.relay.coupling import Client, Desk, Server
+from pgcat_cluster.relay.client import Client
+from pgcat_cluster.relay.desk import Desk
 from pgcat_cluster.relay.links import Link
+from pgcat_cluster.relay.server import Server
 from pgcat_cluster.relay.stock import Pool
 from pgcat_cluster.session.account import Account, Backend, Source, Visitor
 from pgcat_cluster.telemetry.snapshot import (

@@ -17,7 +17,9 @@ from pgcat_cluster.errors import ServerUnreachable
 from pgcat_cluster.net.clock import monotonic_s, wall_s
 from pgcat_cluster.net.tasks import spawn
 from pgcat_cluster.relay import marks
-from pgcat_cluster.relay.coupling import Client, Desk, Server
+from pgcat_cluster.relay.client import Client
+from pgcat_cluster.relay.desk import Desk
+from pgcat_cluster.relay.server import Server
 from pgcat_cluster.relay.stock import Pool
 from pgcat_cluster.session.account import Account, Backend, Source, Visitor
 from pgcat_cluster.session.control import Control

@@ -1,0 +1,911 @@
+"""A client's lane: looks at each frame, has it decided, gets a server for it, and puts it in the server's terms."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+from pgcat_cluster.relay import frames, links, marks
+from pgcat_cluster.relay import ledger as ledgers
+from pgcat_cluster.relay.coupling import ClientEnd
+from pgcat_cluster.relay.desk import Control, Desk
+from pgcat_cluster.relay.flows import Flow, Statement
+from pgcat_cluster.relay.ledger import Owed
+from pgcat_cluster.relay.links import Link
+
+if TYPE_CHECKING:
+    from pgcat_cluster.relay.server import Server
+
+BATCH_BYTES_MAX = 65536
+NAMES_BYTES_MAX = 4096
+
+PRIMARY = marks.PRIMARY
+REPLICA = marks.REPLICA
+READS = marks.READS
+SEQUENCES = marks.SEQUENCES
+CALLS = marks.CALLS
+FORGETS = marks.FORGETS
+
+SURVEY_MORE = 0
+SURVEY_SERVER = 1
+SURVEY_LOCAL = 2
+
+
+class Client(ClientEnd):
+    """One client: its lane, its request in progress, its prepared statements."""
+
+    # -- joining -------------------------------------------------------------------------------------------
+
+    def join(self, desk: Desk, parameters: object) -> None:
+        """Login is complete: from now on frames are relayed."""
+        self.desk = desk
+        self.parameters = parameters
+        self.receiver = None
+        self.ready_at = desk.clock()
+
+    # -- the lane ------------------------------------------------------------------------------------------
+
+    def consume(self, buffer: bytearray, start: int, end: int) -> int:
+        position = start
+        p = buffer
+        while position < end and not self.closed and not self.closing:
+            if self.remaining > 0:
+                count = end - position
+                if count > self.remaining:
+                    count = self.remaining
+                self.remaining -= count
+                if self.streaming and self.server is not None:
+                    self.server.put(buffer, position, position + count)
+                position += count
+                if self.lingering and self.remaining == 0:
+                    self.lingering = False
+                    if self.server is not None and self.desk is not None:
+                        self.server.flush()
+                        self.server.over(self.desk, self)
+                continue
+            if self.receiver is not None:
+                stop = self._offer(buffer, position, end)
+                if stop == position:
+                    break
+                position = stop
+                continue
+            if self.waiting or self.awaiting or self.settling or self.probing:
+                break
+            if end - position < 5:
+                break
+            kind = p[position]
+            length = p[position + 1]
+            length = (length << 8) | p[position + 2]
+            length = (length << 8) | p[position + 3]
+            length = (length << 8) | p[position + 4]
+            if length < 4 or length > frames.LENGTH_MAX:
+                self._control().violated(self, "invalid message length")
+                return end
+            stop = position + 1 + length
+            if self.copying:
+                self._copy_frame(kind, buffer, position, stop, end)
+                position = stop if stop < end else end
+                continue
+            if self.refused or self.skipping:
+                self._skip(kind)
+                self._drop(stop, end)
+                position = stop if stop < end else end
+                continue
+            server = self.server
+            if server is not None and server.skipping and kind != frames.SYNC and kind != frames.TERMINATE:
+                # After an error the server passes over everything up to Sync, and so do we.
+                self._drop(stop, end)
+                position = stop if stop < end else end
+                continue
+            if kind == frames.QUERY or kind == frames.FUNCTION or (kind == frames.SYNC and length != 4):
+                if self.unsynced and server is not None and not self.probed:
+                    self._probe(server)
+                    break
+                if self.unsent() > links.HIGH_WATER_BYTES:
+                    self.pause_reading()
+                    break
+                stop = self._query(kind, buffer, position, stop, end)
+            elif frames.EXTENDS[kind]:
+                stop = self._extended(kind, buffer, position, stop, end)
+            elif kind == frames.SYNC:
+                if self.server is None:
+                    self.put_bytes(frames.ready_frame(frames.STATUS_IDLE))
+                else:
+                    self._sync()
+            elif kind == frames.FLUSH:
+                if self.server is not None and stop <= end:
+                    self.server.put(buffer, position, stop)
+            elif kind == frames.COPY_DATA or kind == frames.COPY_DONE or kind == frames.COPY_FAIL:
+                server = self.server
+                if server is not None and self.unsynced:
+                    # An Execute before it may have begun the COPY; if not, the server ignores it too.
+                    self.copy_ended = kind != frames.COPY_DATA
+                    self._forward(server, buffer, position, stop, end)
+                else:
+                    # What is left of a COPY that failed is ignored (protocol, "COPY Operations").
+                    self._drop(stop, end)
+            elif kind == frames.TERMINATE:
+                self._depart()
+                return end
+            else:
+                self._control().violated(self, f"invalid frontend message type {kind}")
+                return end
+            if stop == position:
+                break
+            position = stop if stop < end else end
+        server = self.server
+        if server is not None:
+            server.flush()
+            if server.unsent() > links.HIGH_WATER_BYTES:
+                self.pause_reading()
+        if self.receiver is None and not self.closed:
+            self.flush()
+        return position
+
+    def _offer(self, buffer: bytearray, position: int, end: int) -> int:
+        """Hand one frame to the receiver."""
+        receiver = self.receiver
+        assert receiver is not None
+        if self.settling:
+            return position
+        header = 4 if self.is_starting else 5
+        if end - position < header:
+            return position
+        kind = 0 if self.is_starting else buffer[position]
+        length = int.from_bytes(buffer[position + header - 4 : position + header], "big")
+        if length < 4 or length - 4 > receiver.frame_bytes_max(kind):
+            receiver.refuse_length(self, kind, length)
+            return end
+        stop = position + header - 4 + length
+        if stop > end:
+            return position
+        self.is_glued = stop < end
+        receiver.frame(self, kind, bytes(buffer[position + header : stop]))
+        return stop
+
+    def _control(self) -> Control:
+        desk = self.desk
+        assert desk is not None
+        return desk.control
+
+    def _drop(self, stop: int, end: int) -> None:
+        """Pass over a frame, also what has not arrived of it."""
+        if stop > end:
+            self.remaining = stop - end
+            self.streaming = False
+
+    def _skip(self, kind: int) -> None:
+        """A request that was refused: it is dropped, up to its Sync."""
+        if self.refused:
+            self.refused = False
+            self.decided = False
+            if kind == frames.QUERY or kind == frames.FUNCTION:
+                self.put_bytes(frames.ready_frame(frames.STATUS_IDLE))
+                return
+            self.skipping = True
+        if kind == frames.SYNC:
+            self.skipping = False
+            self.put_bytes(frames.ready_frame(frames.STATUS_IDLE))
+
+    def _copy_frame(self, kind: int, buffer: bytearray, position: int, stop: int, end: int) -> None:
+        """While the server reads COPY data everything goes to it; it ignores Sync and Flush itself."""
+        server = self.server
+        assert server is not None
+        self._forward(server, buffer, position, stop, end)
+        if kind == frames.COPY_DONE or kind == frames.COPY_FAIL:
+            self.copying = False
+            if self.is_simple:
+                self.awaiting = True
+
+    def _forward(self, server: Server, buffer: bytearray, start: int, stop: int, end: int) -> None:
+        """Put a frame, or the part of it that is here; the rest streams."""
+        if stop > end:
+            server.put(buffer, start, end)
+            self.remaining = stop - end
+            self.streaming = True
+        else:
+            server.put(buffer, start, stop)
+
+    # -- simple queries ------------------------------------------------------------------------------------
+
+    def _query(self, kind: int, buffer: bytearray, position: int, stop: int, end: int) -> int:
+        """Query and FunctionCall; answers position when it has to wait, else stop."""
+        desk = self.desk
+        assert desk is not None
+        if not self.decided:
+            if stop > end:
+                if kind == frames.QUERY and stop - position <= desk.statement_bytes_max:
+                    return position
+                flow = self._unknown(desk)
+            elif kind == frames.FUNCTION:
+                flow = self._unknown(desk)
+            else:
+                text_end = stop - 1 if buffer[stop - 1] == 0 else stop
+                flow = self._decide(desk, buffer, position + 5, text_end)
+                if flow.flags & CALLS:
+                    desk.upcalls += 1
+                    if desk.control.perform(self, flow):
+                        self.flush()
+                        return stop
+            self.flow = flow
+            self.decided = True
+        else:
+            assert self.flow is not None
+            flow = self.flow
+        server = self.server
+        if server is None:
+            server = self._checkout(desk, flow.role)
+            if server is None:
+                if self.refused:
+                    return self._refuse_now(kind, stop, end)
+                return position
+        self.decided = False
+        if flow.flags & SEQUENCES and not self.executed:
+            server.order(b"DISCARD SEQUENCES", None)
+        if flow.flags & CALLS:
+            self._spell_out(server)
+        self.retry = False
+        if (
+            flow.flags & READS
+            and self.status == frames.STATUS_IDLE
+            and self.role == REPLICA
+            and stop <= end
+            and not self.unsynced
+        ):
+            self.retry = True
+            self.request = bytes(buffer[position:stop])
+        self._note(flow)
+        self._forward(server, buffer, position, stop, end)
+        server.ledger.append(ledgers.OWED_READY)
+        server.unnamed = None
+        self.unnamed = None
+        self.awaiting = True
+        self.executed = True
+        self.is_simple = True
+        self.failed = False
+        self.queries += 1
+        desk.queries += 1
+        self.request_at = desk.clock()
+        return stop
+
+    def _refuse_now(self, kind: int, stop: int, end: int) -> int:
+        self._skip(kind)
+        self._drop(stop, end)
+        return stop
+
+    def _unknown(self, desk: Desk) -> Flow:
+        desk.upcalls += 1
+        desk.unknown_statements += 1
+        return desk.control.analyse(self, b"", None)
+
+    def _decide(self, desk: Desk, buffer: bytearray, start: int, stop: int) -> Flow:
+        """The flow of a statement: remembered, or from the control."""
+        if desk.is_session_mode:
+            return desk.session_flow
+        shape = desk.scanner.scan(buffer, start, stop) if self.has_shapes else None
+        if shape is None:
+            desk.upcalls += 1
+            desk.unknown_statements += 1
+            return desk.control.analyse(self, bytes(buffer[start:stop]), None)
+        known = desk.flows.get(shape)
+        if known is not None:
+            return known
+        desk.upcalls += 1
+        return desk.control.analyse(self, bytes(buffer[start:stop]), shape)
+
+    def _note(self, flow: Flow) -> None:
+        """Remember what an execution may do to the session."""
+        self.flags |= flow.flags
+        if flow.flags & FORGETS and self.server is not None:
+            self.server.prepared.clear()
+        if flow.parameters:
+            if self.names is None:
+                self.names = set()
+            self.names.update(flow.parameters)
+
+    # -- a server ------------------------------------------------------------------------------------------
+
+    def _checkout(self, desk: Desk, role: int) -> Server | None:
+        """Take a server, or a place in the queue (None; `refused` if even that was denied)."""
+        if self.primary_only or self.shuns_replicas:
+            role = PRIMARY
+        self.role = role
+        target = desk.primary if role == PRIMARY else desk.replica
+        self.target = target
+        server = cast("Server | None", target.take())
+        if server is not None:
+            self._couple(desk, server)
+            return server
+        self.wait_since = desk.clock()
+        target.enqueue(self)
+        if target.may_grow() or len(target.pools) == 0 or desk.paused:
+            desk.upcalls += 1
+            desk.control.want(self, target)
+        return self.server
+
+    def _couple(self, desk: Desk, server: Server) -> None:
+        assert server.client is None
+        server.resting = False
+        server.client = self
+        server.peer = self
+        server.serial += 1
+        self.spelled.clear()
+        self.server = server
+        self.peer = server
+        self.flags = 0
+        self.executed = False
+        self.unsynced = False
+        self.coupled_at = desk.clock()
+        if server.parameters is not self.parameters or self.greeting:
+            desk.upcalls += 1
+            desk.control.align(self, server)
+
+    def greet(self) -> None:
+        """Get a server for a moment, to learn what the client must be told at login; no request is looked at."""
+        desk = self.desk
+        assert desk is not None
+        self.greeting = True
+        self.settling = True
+        role = PRIMARY if len(desk.primary.pools) > 0 else REPLICA
+        server = self._checkout(desk, role)
+        if server is not None:
+            server.flush()
+
+    def granted(self, server: Link) -> None:
+        desk = self.desk
+        assert desk is not None
+        waited_s = desk.clock() - self.wait_since
+        desk.wait_s += waited_s
+        if waited_s > self.longest_wait_s:
+            self.longest_wait_s = waited_s
+        self._couple(desk, cast("Server", server))
+        if self.greeting:
+            server.flush()
+        self.replay()
+
+    def fail(self, error: bytes) -> None:
+        """The request that waits for a server gets this ErrorResponse instead."""
+        if self.target is not None:
+            self.target.leave(self)
+        self.put_bytes(error)
+        self.refused = True
+        self.flush()
+        self.replay()
+
+    def repeat(self) -> None:
+        """Ask again, elsewhere: not one byte of an answer has reached the client, and the request only reads."""
+        request = self.request
+        assert request is not None
+        desk = self.desk
+        assert desk is not None
+        desk.repeats += 1
+        self.attempts += 1
+        self.request = None
+        self.retry = False
+        self.awaiting = False
+        self.unsynced = False
+        self.decided = False
+        self.cork.clear()
+        self.overlay.clear()
+        self.pending = bytearray(request) + self.pending
+        self.replay()
+
+    # -- the extended protocol -----------------------------------------------------------------------------
+
+    def _extended(self, kind: int, buffer: bytearray, position: int, stop: int, end: int) -> int:
+        """Parse, Bind, Describe, Execute, Close; answers position when it has to wait, else stop."""
+        desk = self.desk
+        assert desk is not None
+        if self.server is None:
+            if not self.decided:
+                survey = self._survey(desk, buffer, position, end)
+                if survey == SURVEY_MORE:
+                    return position
+                if survey == SURVEY_LOCAL:
+                    return self._close_here(buffer, position, stop)
+                self.decided = True
+            if self._checkout(desk, self.role) is None:
+                if self.refused:
+                    return self._refuse_now(kind, stop, end)
+                return position
+        if self.decided:
+            self._begin_batch(desk, buffer, position, end)
+        server = self.server
+        assert server is not None
+        if not self.unsynced:
+            self.is_simple = False
+            self.copy_ended = False
+            self.failed = False
+            self.request_at = desk.clock()
+        if desk.is_session_mode:
+            self.unsynced = True
+            if kind == frames.EXECUTE:
+                desk.queries += 1
+                self.queries += 1
+            elif kind == frames.CLOSE:
+                server.ledger.append(ledgers.OWED_CLOSE)
+            self._forward(server, buffer, position, stop, end)
+            return stop
+        if kind == frames.EXECUTE:
+            if stop > end:
+                return position
+            self.unsynced = True
+            self.executed = True
+            self.queries += 1
+            desk.queries += 1
+            server.put(buffer, position, stop)
+            return stop
+        if kind == frames.BIND:
+            return self._bind(desk, server, buffer, position, stop, end)
+        if kind == frames.PARSE:
+            return self._parse(desk, server, buffer, position, stop, end)
+        if stop > end:
+            return position
+        self.unsynced = True
+        if kind == frames.DESCRIBE:
+            self._describe(server, buffer, position, stop)
+        else:
+            self._close(server, buffer, position, stop)
+        return stop
+
+    def _begin_batch(self, desk: Desk, buffer: bytearray, position: int, end: int) -> None:
+        """The first frame of a decided batch goes out: keep the batch if it may be repeated."""
+        self.decided = False
+        self.retry = False
+        if self.survey_reads and self.role == REPLICA and self.survey_end <= end - position:
+            self.retry = True
+            self.request = bytes(buffer[position : position + self.survey_end])
+        server = self.server
+        if self.flow is not None and self.flow.flags & SEQUENCES and not self.executed and server is not None:
+            server.order(b"DISCARD SEQUENCES", None)
+
+    def _survey(self, desk: Desk, buffer: bytearray, start: int, end: int) -> int:
+        """Decide a batch by its statements up to the first Sync or Flush, without consuming it.
+
+        Sets role, flow (the most demanding one), survey_end (bytes of the batch) and survey_reads.
+        """
+        p = buffer
+        position = start
+        self.planned.clear()
+        role = REPLICA
+        local = True
+        reads = True
+        found = False
+        decisive: Flow | None = None
+        while True:
+            if position - start > BATCH_BYTES_MAX:
+                reads = False
+                break
+            if end - position < 5:
+                return SURVEY_MORE
+            kind = p[position]
+            length = p[position + 1]
+            length = (length << 8) | p[position + 2]
+            length = (length << 8) | p[position + 3]
+            length = (length << 8) | p[position + 4]
+            stop = position + 1 + length
+            if length < 4 or length > frames.LENGTH_MAX:
+                break
+            if kind == frames.SYNC or kind == frames.FLUSH:
+                if stop > end:
+                    return SURVEY_MORE
+                if kind == frames.FLUSH:
+                    # What comes before the Flush must be answered at once, so it can't be asked twice.
+                    reads = False
+                position = stop
+                break
+            if (
+                kind == frames.PARSE
+                or kind == frames.BIND
+                or (kind == frames.DESCRIBE and stop - position > 5)
+            ):
+                local = False
+                if kind == frames.PARSE and stop > end and stop - position <= desk.statement_bytes_max:
+                    return SURVEY_MORE
+                if kind == frames.DESCRIBE and stop > end:
+                    return SURVEY_MORE
+                flow = self._flow_of(desk, kind, buffer, position, stop, end)
+                if flow is None:
+                    if kind == frames.BIND and stop > end and end - position < NAMES_BYTES_MAX:
+                        return SURVEY_MORE
+                else:
+                    found = True
+                    if decisive is None or flow.role == PRIMARY:
+                        decisive = flow
+                    if flow.role == PRIMARY:
+                        role = PRIMARY
+                    if not flow.flags & READS:
+                        reads = False
+                if stop > end:
+                    if stop - start <= BATCH_BYTES_MAX:
+                        return SURVEY_MORE
+                    reads = False
+                    break
+            elif kind == frames.EXECUTE or kind == frames.CLOSE or kind == frames.DESCRIBE:
+                if stop > end:
+                    return SURVEY_MORE
+                if kind != frames.CLOSE or not self._closes_well(buffer, position, stop):
+                    local = False
+            else:
+                # Something else in the middle: what was seen decides, the rest is judged when its turn comes.
+                reads = False
+                local = False
+                break
+            position = stop
+        self.survey_end = position - start
+        self.survey_reads = reads and found
+        self.role = role if found else PRIMARY
+        self.flow = decisive
+        return SURVEY_LOCAL if local else SURVEY_SERVER
+
+    def _flow_of(
+        self, desk: Desk, kind: int, buffer: bytearray, position: int, stop: int, end: int
+    ) -> Flow | None:
+        """The flow of a Parse's text, or of the statement a Bind or Describe names; None if there is none."""
+        if desk.is_session_mode:
+            return desk.session_flow
+        limit = stop if stop < end else end
+        if kind == frames.DESCRIBE:
+            if buffer[position + 5] != 0x53:
+                return None
+            name_start = position + 6
+        elif kind == frames.BIND:
+            name_start = buffer.find(b"\0", position + 5, limit) + 1
+            if name_start == 0:
+                return None
+        else:
+            name_end = buffer.find(b"\0", position + 5, limit)
+            if stop > end or name_end < 0:
+                return self._unknown(desk)
+            text_end = buffer.find(b"\0", name_end + 1, stop)
+            if text_end < 0:
+                return None
+            text = bytes(buffer[name_end + 1 : text_end])
+            statement = desk.statements.get(text, bytes(buffer[text_end + 1 : stop]))
+            if statement is not None and self.has_shapes:
+                flow = statement.flow
+            else:
+                flow = self._decide(desk, buffer, name_end + 1, text_end)
+            # A batch may use the name at once.
+            self.planned[frames.cut_name(bytes(buffer[position + 5 : name_end]))] = Statement(
+                text, b"", flow, b""
+            )
+            return flow
+        name_end = buffer.find(b"\0", name_start, limit)
+        if name_end < 0:
+            return None
+        name = frames.cut_name(bytes(buffer[name_start:name_end]))
+        named = self.planned.get(name)
+        if named is None:
+            named = self._statement(name)
+        return None if named is None else named.flow
+
+    def _statement(self, name: bytes) -> Statement | None:
+        """What a name means to this client now, also within the batch in progress."""
+        if self.overlay and name in self.overlay:
+            return self.overlay[name]
+        if len(name) == 0:
+            return self.unnamed
+        return self.statements.get(name)
+
+    def _closes_well(self, buffer: bytearray, position: int, stop: int) -> bool:
+        """Whether a Close is well formed; what is not goes to a server, which says so."""
+        if stop - position < 7 or buffer[position + 5] not in b"SP":
+            return False
+        return buffer.find(b"\0", position + 6, stop) == stop - 1
+
+    def _close_here(self, buffer: bytearray, position: int, stop: int) -> int:
+        """A batch that only closes needs no server: CloseComplete never fails. Answers where its frame ends."""
+        if buffer[position + 5] == 0x53 and stop - position > 6:
+            name = frames.cut_name(bytes(buffer[position + 6 : stop - 1]))
+            if len(name) == 0:
+                self.unnamed = None
+            else:
+                self.statements.pop(name, None)
+        self.put_bytes(frames.CLOSE_COMPLETE_FRAME)
+        return stop
+
+    def _ensure(self, desk: Desk, server: Server, statement: Statement) -> None:
+        """The server knows this statement under its server name when what follows arrives."""
+        if statement in server.prepared:
+            server.prepared[statement] = server.serial
+            return
+        if len(server.prepared) >= desk.prepared_max:
+            server.evict(desk.prepared_max // 8)
+        desk.server_parses += 1
+        server.prepared[statement] = server.serial
+        server.put_bytes(frames.close_frame(statement.server_name))
+        server.ledger.append(ledgers.OWED_CLOSE_QUIET)
+        server.put_bytes(statement.parse_frame(statement.server_name))
+        server.ledger.append(Owed(ledgers.PARSED_QUIET, None, statement))
+
+    def _spell_out(self, server: Server) -> None:
+        """SQL names statements that were prepared by protocol: the server must know them under their names.
+
+        What is left of them when the transaction is over is asked in settling.
+        """
+        for name in [*self.statements, *self.overlay]:
+            statement = self._statement(name)
+            if statement is not None and name not in self.spelled:
+                server.put_bytes(frames.close_frame(name))
+                server.ledger.append(ledgers.OWED_CLOSE_QUIET)
+                server.put_bytes(statement.parse_frame(name))
+                server.ledger.append(Owed(ledgers.PARSED_QUIET, None, None))
+                self.spelled.add(name)
+                server.is_stale = True
+
+    def _parse(
+        self, desk: Desk, server: Server, buffer: bytearray, position: int, stop: int, end: int
+    ) -> int:
+        if stop > end:
+            if stop - position <= desk.statement_bytes_max:
+                return position
+            desk.control.violated(self, "a statement this long can not be prepared: see statement_bytes_max")
+            return stop
+        name_end = buffer.find(b"\0", position + 5, stop)
+        text_end = buffer.find(b"\0", name_end + 1, stop) if name_end >= 0 else -1
+        if text_end < 0:
+            # Malformed: the server says so in its own words.
+            self.unsynced = True
+            server.put(buffer, position, stop)
+            return stop
+        name = frames.cut_name(bytes(buffer[position + 5 : name_end]))
+        text = bytes(buffer[name_end + 1 : text_end])
+        types = bytes(buffer[text_end + 1 : stop])
+        statement = desk.statements.get(text, types)
+        if statement is None or not self.has_shapes:
+            flow = self._decide(desk, buffer, name_end + 1, text_end)
+            if len(name) == 0 and desk.scanner.constants > 0:
+                statement = Statement(text, types, flow, b"")
+            else:
+                statement = desk.statements.make(text, types, flow)
+        flow = statement.flow
+        if flow.role == PRIMARY and self._moves():
+            if not self.probed:
+                self._probe(server)
+                return position
+            moved = self._move(desk)
+            if moved is None:
+                return position
+            server = moved
+        if flow.flags & CALLS:
+            self._spell_out(server)
+        desk.client_parses += 1
+        self.unsynced = True
+        if len(name) == 0:
+            server.put(buffer, position, stop)
+            server.ledger.append(Owed(ledgers.PARSED, name, statement))
+            self.unnamed = statement
+            server.unnamed = statement
+            return stop
+        if self._statement(name) is not None:
+            # The server itself shall say that the name is taken, in its own words, or that the transaction
+            # has failed, whichever is true.
+            server.put_bytes(Statement(b"", b"\0\0", flow, b"").parse_frame(name))
+            server.ledger.append(Owed(ledgers.PARSED_QUIET, None, None))
+            server.put(buffer, position, stop)
+            server.ledger.append(Owed(ledgers.PARSED, None, None))
+            server.is_stale = True
+            return stop
+        server.put_bytes(frames.close_frame(statement.server_name))
+        server.ledger.append(ledgers.OWED_CLOSE_QUIET)
+        server.put_bytes(statement.parse_frame(statement.server_name))
+        server.ledger.append(Owed(ledgers.PARSED, name, statement))
+        server.prepared[statement] = server.serial
+        desk.server_parses += 1
+        self.overlay[name] = statement
+        return stop
+
+    def _moves(self) -> bool:
+        """A batch that was begun on a replica, and only prepared there, may go on at the primary."""
+        return (
+            self.role == REPLICA and self.status == frames.STATUS_IDLE and not self.executed and self.unsynced
+        )
+
+    def _move(self, desk: Desk) -> Server | None:
+        """Leave the replica; what was prepared there is prepared again where it is needed."""
+        server = self.server
+        assert server is not None
+        for name, statement in self.overlay.items():
+            if statement is None:
+                self.statements.pop(name, None)
+            else:
+                self.statements[name] = statement
+        self.overlay.clear()
+        self.retry = False
+        if len(self.cork) > 0:
+            self.put_bytes(bytes(self.cork))
+            self.cork.clear()
+        self.server = None
+        self.peer = None
+        self.unsynced = False
+        self.probed = False
+        server.part()
+        server = self._checkout(desk, PRIMARY)
+        self.decided = False
+        self.survey_reads = False
+        return server
+
+    def _bind(self, desk: Desk, server: Server, buffer: bytearray, position: int, stop: int, end: int) -> int:
+        limit = stop if stop < end else end
+        portal_end = buffer.find(b"\0", position + 5, limit)
+        name_end = buffer.find(b"\0", portal_end + 1, limit) if portal_end >= 0 else -1
+        if name_end < 0:
+            if stop > end and end - position < NAMES_BYTES_MAX:
+                return position
+            self.unsynced = True
+            self._forward(server, buffer, position, stop, end)
+            return stop
+        name = frames.cut_name(bytes(buffer[portal_end + 1 : name_end]))
+        statement = self._statement(name)
+        if statement is not None:
+            if statement.flow.role == PRIMARY and self._moves():
+                if not self.probed:
+                    self._probe(server)
+                    return position
+                moved = self._move(desk)
+                if moved is None:
+                    return position
+                server = moved
+            self._note(statement.flow)
+            if statement.flow.flags & CALLS:
+                self._spell_out(server)
+        desk.binds += 1
+        self.unsynced = True
+        self.executed = True
+        if len(name) == 0:
+            self._ensure_unnamed(server, statement)
+            self._forward(server, buffer, position, stop, end)
+            return stop
+        if statement is None:
+            server_name = self._unknown_name(name)
+        else:
+            self._ensure(desk, server, statement)
+            server_name = statement.server_name
+        length = stop - position - 1 - (name_end - portal_end - 1) + len(server_name)
+        server.put_bytes(b"B" + length.to_bytes(4, "big"))
+        server.put(buffer, position + 5, portal_end + 1)
+        server.put_bytes(server_name)
+        self._forward(server, buffer, name_end, stop, end)
+        return stop
+
+    def _ensure_unnamed(self, server: Server, statement: Statement | None) -> None:
+        """The server's unnamed statement is this client's, or nobody's."""
+        if statement is None:
+            if server.unnamed is not None or server.has_unnamed:
+                server.put_bytes(frames.close_frame(b""))
+                server.ledger.append(ledgers.OWED_CLOSE_QUIET)
+                server.unnamed = None
+                server.has_unnamed = False
+        elif server.unnamed is not statement:
+            server.put_bytes(statement.parse_frame(b""))
+            server.ledger.append(Owed(ledgers.PARSED_QUIET, None, None))
+            server.unnamed = statement
+
+    def in_own_words(self, body: bytes) -> bytes:
+        """An ErrorResponse in which servers' names of prepared statements are this client's."""
+        for name, statement in self.statements.items():
+            if statement.server_name and statement.server_name in body:
+                body = body.replace(b'"' + statement.server_name + b'"', b'"' + name + b'"')
+        return b"E" + (len(body) + 4).to_bytes(4, "big") + body
+
+    def _unknown_name(self, name: bytes) -> bytes:
+        """A name the client never prepared goes to the server, which says so; but never one of ours."""
+        if name.startswith(marks.SERVER_NAME_PREFIX):
+            return b"?" + name
+        return name
+
+    def _describe(self, server: Server, buffer: bytearray, position: int, stop: int) -> None:
+        desk = self.desk
+        assert desk is not None
+        if stop - position < 7 or buffer[position + 5] != 0x53 or buffer[stop - 1] != 0:
+            server.put(buffer, position, stop)
+            return
+        name = frames.cut_name(bytes(buffer[position + 6 : stop - 1]))
+        statement = self._statement(name)
+        if len(name) == 0:
+            self._ensure_unnamed(server, statement)
+            server.put(buffer, position, stop)
+            return
+        if statement is None:
+            server_name = self._unknown_name(name)
+        else:
+            self._ensure(desk, server, statement)
+            server_name = statement.server_name
+        server.put_bytes(b"D" + (6 + len(server_name)).to_bytes(4, "big") + b"S" + server_name + b"\0")
+
+    def _close(self, server: Server, buffer: bytearray, position: int, stop: int) -> None:
+        if stop - position < 7 or buffer[position + 5] != 0x53:
+            server.put(buffer, position, stop)
+            server.ledger.append(ledgers.OWED_CLOSE)
+            return
+        name = frames.cut_name(bytes(buffer[position + 6 : stop - 1]))
+        server.ledger.append(Owed(ledgers.CLOSED, name))
+        if len(name) == 0:
+            server.put(buffer, position, stop)
+            server.unnamed = None
+            self.unnamed = None
+        else:
+            server.put_bytes(frames.close_frame(marks.NOBODY))
+            self.overlay[name] = None
+
+    def _probe(self, server: Server) -> None:
+        """Wait until all that was sent of a batch without Sync has been answered, or has failed.
+
+        The answer to a Close that can not fail tells; it does not come if there was an error.
+        """
+        server.put_bytes(frames.close_frame(marks.NOBODY) + frames.FLUSH_FRAME)
+        server.ledger.append(ledgers.OWED_PROBE)
+        self.probing = True
+
+    def _sync(self) -> None:
+        server = self.server
+        assert server is not None
+        server.put_bytes(frames.SYNC_FRAME)
+        server.ledger.append(ledgers.OWED_READY)
+        self.awaiting = True
+        self.unsynced = False
+        self.probed = False
+        self.is_simple = False
+
+    # -- told by the server's lane -------------------------------------------------------------------------
+
+    def stay(self) -> None:
+        """Settled, and pinned: go on with the same server."""
+        self.settling = False
+        self.pinned = True
+        self.flags = 0
+        self.replay()
+
+    def drained(self) -> None:
+        server = self.server
+        if server is not None:
+            server.resume_reading()
+        self.replay()
+        if not self.reading and not self.closing and len(self.pending) <= links.HIGH_WATER_BYTES:
+            self.resume_reading()
+
+    def hold_back(self) -> None:
+        if self.waiting or self.awaiting or self.settling:
+            self.pause_reading()
+
+    # -- the end -------------------------------------------------------------------------------------------
+
+    def _depart(self) -> None:
+        """Terminate: what was answered still goes out."""
+        self._leave()
+        self.flush()
+        self.close_after_flush()
+        self._control().client_gone(self)
+
+    def lost(self, reason: str) -> None:
+        if self.closed:
+            return
+        if self.closing:
+            self.close()
+            return
+        self._leave()
+        self.close()
+        if self.receiver is not None:
+            self.receiver.gone(self)
+        else:
+            self._control().client_gone(self)
+
+    def dismiss(self, farewell: bytes) -> None:
+        """Say a last word and close; a server is abandoned."""
+        if self.closed or self.closing:
+            return
+        self._leave()
+        self.put_bytes(farewell)
+        self.flush()
+        self.close_after_flush()
+        if self.receiver is not None:
+            self.receiver.gone(self)
+        else:
+            self._control().client_gone(self)
+
+    def _leave(self) -> None:
+        if self.waiting and self.target is not None:
+            self.target.leave(self)
+        server = self.server
+        if server is not None:
+            server.abandon()

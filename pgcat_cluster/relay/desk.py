@@ -1,0 +1,129 @@
+"""What clients of one (database, user) share besides servers, and what the relay asks of those above it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+from pgcat_cluster.relay import marks
+from pgcat_cluster.relay.flows import Flow, FlowTable, Statements
+from pgcat_cluster.relay.shapes import Scanner
+from pgcat_cluster.relay.stock import Gate, Pool, Target
+
+if TYPE_CHECKING:
+    from pgcat_cluster.relay.client import Client
+    from pgcat_cluster.relay.server import Server
+
+
+class Errand(Protocol):
+    """A question or order of ours to a server: gets the rows and errors, then the end."""
+
+    def take(self, kind: int, body: bytes) -> None:
+        """A DataRow or ErrorResponse, without type and length."""
+
+    def done(self, server: Server) -> None:
+        """ReadyForQuery has come."""
+
+
+class Receiver(Protocol):
+    """Gets every frame of a client that is not (yet) relayed: login, cancel, consoles."""
+
+    def frame(self, client: Client, kind: int, body: bytes) -> None:
+        """One frame; kind is 0 for a packet of the start-up phase."""
+
+    def frame_bytes_max(self, kind: int) -> int:
+        """The longest body allowed in this state."""
+
+    def refuse_length(self, client: Client, kind: int, length: int) -> None:
+        """A frame announced a length that is not allowed; the client must be closed."""
+
+    def gone(self, client: Client) -> None:
+        """The client is gone."""
+
+
+class Control(Protocol):
+    """What the relay asks the session: each call is an upcall, and none happens for a repeated statement."""
+
+    def analyse(self, client: Client, text: bytes, shape: bytes | None) -> Flow:
+        """Decide about a statement that no flow is known for. `shape` is None for an unknown statement."""
+
+    def perform(self, client: Client, flow: Flow) -> bool:
+        """A simple Query names a prepared statement in SQL; True: it was answered here, nothing is forwarded."""
+
+    def align(self, client: Client, server: Server) -> None:
+        """Put the client's parameters into force on the server it has just got."""
+
+    def settle(self, client: Client, server: Server) -> None:
+        """A transaction that may have left something is over; ends with `release` or `stay`."""
+
+    def want(self, client: Client, target: Target) -> None:
+        """A client waits, and a pool of its target may grow."""
+
+    def reported(self, client: Client | None, server: Server, body: bytes) -> None:
+        """ParameterStatus arrived."""
+
+    def refused(self, client: Client, flow: Flow | None) -> None:
+        """A standby refused a statement that was taken for a read."""
+
+    def violated(self, client: Client, text: str) -> None:
+        """The client broke the protocol; it must be closed."""
+
+    def retire(self, server: Server) -> None:
+        """A free link that must not be used again."""
+
+    def server_lost(self, server: Server, client: Client | None, reason: str) -> None:
+        """A server link is gone; the client, if any, must be told or served elsewhere."""
+
+    def client_gone(self, client: Client) -> None:
+        """A client is gone; its server, if any, was already abandoned."""
+
+
+class Desk(Gate):
+    """A gate with what clients of one (database, user) share besides servers: flows, statements, counts."""
+
+    def __init__(
+        self,
+        balancing: int,
+        seed: int,
+        grow: Callable[[Pool], None],
+        detail: object,
+        *,
+        control: Control,
+        clock: Callable[[], float],
+        is_session_mode: bool,
+        statement_bytes_max: int,
+        prepared_max: int,
+        flow_entries_max: int = 10000,
+        flow_bytes_max: int = 16777216,
+    ) -> None:
+        super().__init__(balancing, seed, grow, detail)
+        self.control = control
+        self.clock = clock
+        self.scanner = Scanner()
+        self.flows = FlowTable(flow_entries_max, flow_bytes_max)
+        self.statements = Statements(flow_entries_max)
+        self.session_flow = Flow(marks.PRIMARY, marks.ENDS, "session mode")
+        self.is_session_mode = is_session_mode
+        self.statement_bytes_max = statement_bytes_max
+        self.prepared_max = prepared_max
+        self.upcalls = 0
+        self.unknown_statements = 0
+        self.queries = 0
+        self.transactions = 0
+        self.binds = 0
+        self.client_parses = 0
+        self.server_parses = 0
+        self.query_s = 0.0
+        self.transaction_s = 0.0
+        self.wait_s = 0.0
+        self.repeats = 0
+        self.client_bytes_received = 0
+        self.client_bytes_sent = 0
+        self.server_bytes_received = 0
+        self.server_bytes_sent = 0
+        self.errors: dict[bytes, int] = {}
+
+    def forget(self) -> None:
+        """Decide everything anew: the rules have changed."""
+        self.flows = FlowTable(self.flows.entries_max, self.flows.bytes_max)
+        self.statements = Statements(self.statements.entries_max)

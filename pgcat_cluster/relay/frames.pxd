@@ -1,0 +1,15 @@
+cimport cython
+
+cdef int BIND, CLOSE, DESCRIBE, EXECUTE, FUNCTION, FLUSH, PARSE, QUERY, SYNC, TERMINATE, COPY_DONE, COPY_DATA, COPY_FAIL, PARSE_COMPLETE, BIND_COMPLETE, CLOSE_COMPLETE, DATA_ROW, ERROR, COPY_IN, PARAMETER_STATUS, COPY_BOTH, READY, NOTIFICATION, STATUS_IDLE
+cdef Py_ssize_t LENGTH_MAX
+cdef const unsigned char *EXTENDS
+cdef const unsigned char *PASSES
+cdef const unsigned char *PREPARES
+cdef bytes SYNC_FRAME, FLUSH_FRAME, TERMINATE_FRAME, CLOSE_COMPLETE_FRAME
+
+cpdef bytes cut_name(bytes name)
+cpdef bytes query_frame(bytes text)
+cpdef bytes close_frame(bytes name)
+cpdef bytes ready_frame(int status)
+@cython.locals(position=Py_ssize_t, end=Py_ssize_t)
+cpdef bytes error_code(bytearray buffer, Py_ssize_t start, Py_ssize_t stop)

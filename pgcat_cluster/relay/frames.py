@@ -1,0 +1,89 @@
+"""Message types, small frames and tables of the data plane; the whole protocol as values is the room `wire`."""
+
+from __future__ import annotations
+
+# Frontend message types.
+BIND = 0x42
+CLOSE = 0x43
+DESCRIBE = 0x44
+EXECUTE = 0x45
+FUNCTION = 0x46
+FLUSH = 0x48
+PARSE = 0x50
+QUERY = 0x51
+SYNC = 0x53
+TERMINATE = 0x58
+COPY_DONE = 0x63
+COPY_DATA = 0x64
+COPY_FAIL = 0x66
+# Backend message types that are looked at.
+PARSE_COMPLETE = 0x31
+BIND_COMPLETE = 0x32
+CLOSE_COMPLETE = 0x33
+DATA_ROW = 0x44
+ERROR = 0x45
+COPY_IN = 0x47
+PARAMETER_STATUS = 0x53
+COPY_BOTH = 0x57
+READY = 0x5A
+NOTIFICATION = 0x41
+
+STATUS_IDLE = 0x49
+LENGTH_MAX = 0x3FFFFFFF
+
+
+def _table(kinds: bytes) -> bytes:
+    """A table of 256 entries with 1 for these types."""
+    table = bytearray(256)
+    for kind in kinds:
+        table[kind] = 1
+    return bytes(table)
+
+
+# Of each pair the first name owns the memory to which the second one is a mere pointer when compiled.
+# Frontend frames of which batches are made.
+# Parse, Bind, Describe, Execute, Close.
+_EXTENDS = _table(b"PBDEC")
+EXTENDS = _EXTENDS
+# Backend frames that are copied on without a look, and those that come before the answer proper.
+# BindComplete, Notification, CommandComplete, CopyData, CopyDone, DataRow, EmptyQuery, CopyOut, NoData, Notice,
+# PortalSuspended, RowDescription, ParameterDescription, FunctionCallResponse.
+_PASSES = _table(b"2ACcdDIHnNsTtV")
+PASSES = _PASSES
+_PREPARES = _table(b"123TtnN")
+PREPARES = _PREPARES
+
+SYNC_FRAME = b"S\x00\x00\x00\x04"
+FLUSH_FRAME = b"H\x00\x00\x00\x04"
+TERMINATE_FRAME = b"X\x00\x00\x00\x04"
+CLOSE_COMPLETE_FRAME = b"3\x00\x00\x00\x04"
+
+
+def cut_name(name: bytes) -> bytes:
+    """A statement's name as PostgreSQL keeps it (NAMEDATALEN)."""
+    return name if len(name) < 64 else name[:63]
+
+
+def query_frame(text: bytes) -> bytes:
+    return b"Q" + (5 + len(text)).to_bytes(4, "big") + text + b"\0"
+
+
+def close_frame(name: bytes) -> bytes:
+    return b"C" + (6 + len(name)).to_bytes(4, "big") + b"S" + name + b"\0"
+
+
+def ready_frame(status: int) -> bytes:
+    return b"Z\x00\x00\x00\x05" + bytes((status,))
+
+
+def error_code(buffer: bytearray, start: int, stop: int) -> bytes:
+    """The SQLSTATE of an ErrorResponse body, XX000 if it names none."""
+    position = start
+    while position < stop and buffer[position] != 0:
+        end = buffer.find(b"\0", position, stop)
+        if end < 0:
+            break
+        if buffer[position] == 0x43:
+            return bytes(buffer[position + 1 : end])
+        position = end + 1
+    return b"XX000"

@@ -1,0 +1,23 @@
+cimport cython
+
+from pgcat_cluster.relay.flows cimport Statement
+
+cdef int PARSED, PARSED_QUIET, CLOSED, CLOSED_QUIET, READY, READY_QUIET
+cdef Owed OWED_READY, OWED_SYNC_QUIET, OWED_CLOSE, OWED_CLOSE_QUIET, OWED_PROBE
+
+cdef class Owed:
+    cdef public int kind
+    cdef public bytes name
+    cdef public Statement statement
+    cdef public object errand
+
+cdef class Ledger:
+    cdef public list entries
+    cdef public Py_ssize_t first
+
+    cpdef bint is_empty(self) except? -1
+    cpdef append(self, Owed owed)
+    cpdef int kind(self) except? -1
+    cpdef Owed head(self)
+    @cython.locals(owed=Owed)
+    cpdef Owed pop(self)

@@ -1,0 +1,90 @@
+"""The ledger of a server link: the replies it owes that matter, in order, each the client's or ours.
+
+It lists ParseComplete, CloseComplete and ReadyForQuery; the quiet ones are swallowed. An ErrorResponse strikes
+everything up to the next ReadyForQuery, as PostgreSQL does (protocol, "Extended Query").
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pgcat_cluster.relay.flows import Statement
+
+if TYPE_CHECKING:
+    from pgcat_cluster.relay.desk import Errand
+
+# Whatever is less than READY is struck by an error.
+PARSED = 1
+PARSED_QUIET = 2
+CLOSED = 3
+CLOSED_QUIET = 4
+READY = 5
+READY_QUIET = 6
+
+
+class Owed:
+    """One reply that a server owes.
+
+    `name` is a client's name of the statement, `statement` what a Parse prepares, `errand` who gets the answer to a
+    question of ours.
+    """
+
+    __slots__ = ("errand", "kind", "name", "statement")
+
+    def __init__(
+        self,
+        kind: int,
+        name: bytes | None = None,
+        statement: Statement | None = None,
+        errand: Errand | None = None,
+    ) -> None:
+        self.kind = kind
+        self.name = name
+        self.statement = statement
+        self.errand = errand
+
+
+# Those that carry nothing are shared.
+OWED_READY = Owed(READY)
+OWED_SYNC_QUIET = Owed(READY_QUIET)
+OWED_CLOSE = Owed(CLOSED)
+OWED_CLOSE_QUIET = Owed(CLOSED_QUIET)
+# Tells by its answer that all before it was answered, by its absence that something failed.
+OWED_PROBE = Owed(CLOSED_QUIET)
+
+
+class Ledger:
+    """A queue of what is owed; the head is what comes next."""
+
+    __slots__ = ("entries", "first")
+
+    def __init__(self) -> None:
+        self.entries: list[Owed] = []
+        self.first = 0
+
+    def __len__(self) -> int:
+        return len(self.entries) - self.first
+
+    def is_empty(self) -> bool:
+        return len(self.entries) == self.first
+
+    def append(self, owed: Owed) -> None:
+        self.entries.append(owed)
+
+    def kind(self) -> int:
+        """The kind of the head, 0 if nothing is owed."""
+        if len(self.entries) == self.first:
+            return 0
+        return self.entries[self.first].kind
+
+    def head(self) -> Owed:
+        return self.entries[self.first]
+
+    def pop(self) -> Owed:
+        """Take the head."""
+        owed = self.entries[self.first]
+        self.first += 1
+        if self.first == len(self.entries):
+            self.entries.clear()
+            self.first = 0
+        return owed

@@ -1,0 +1,48 @@
+cimport cython
+
+from pgcat_cluster.relay cimport frames, links
+from pgcat_cluster.relay cimport ledger as ledgers
+from pgcat_cluster.relay.coupling cimport ClientEnd, ServerEnd
+from pgcat_cluster.relay.desk cimport Desk
+from pgcat_cluster.relay.flows cimport Flow, Statement
+from pgcat_cluster.relay.ledger cimport Ledger, Owed
+from pgcat_cluster.relay.links cimport Link
+
+cdef Py_ssize_t CALL_BYTES_MAX
+cdef int FORGETS, UNPINS, ASKS
+
+cdef class Server(ServerEnd):
+    @cython.locals(p="unsigned char *", position=Py_ssize_t, run=Py_ssize_t, count=Py_ssize_t, kind=int, length=Py_ssize_t, stop=Py_ssize_t, client=ClientEnd, renamed=bytearray)
+    cpdef Py_ssize_t consume(self, bytearray buffer, Py_ssize_t start, Py_ssize_t end) except? -1
+    cdef _look(self)
+    @cython.locals(client=ClientEnd)
+    cdef _deliver(self, bytearray buffer, Py_ssize_t start, Py_ssize_t end)
+    @cython.locals(ledger=Ledger, owed=Owed, desk=Desk, now=double)
+    cdef _ready(self, ClientEnd client, int status)
+    cpdef over(self, Desk desk, ClientEnd client)
+    @cython.locals(client=ClientEnd)
+    cpdef release(self)
+    cpdef part(self)
+    @cython.locals(kind=int, owed=Owed)
+    cdef bint _is_ours(self) except? -1
+    @cython.locals(owed=Owed, desk=Desk)
+    cdef _completed(self, ClientEnd client, int kind)
+    @cython.locals(owed=Owed, client=ClientEnd, first=bint)
+    cdef _strike(self)
+    @cython.locals(desk=Desk)
+    cdef _error(self, ClientEnd client, bytes sqlstate, bint is_fatal)
+    cdef _copy_begins(self, ClientEnd client)
+    @cython.locals(flow=Flow)
+    cdef _stand_aside(self, ClientEnd client)
+    cpdef order(self, bytes text, errand)
+    @cython.locals(owed=Owed, client=ClientEnd)
+    cdef _swallow(self, int kind, bytearray buffer, Py_ssize_t start, Py_ssize_t stop)
+    cpdef clean(self)
+    cdef _rest(self)
+    @cython.locals(client=ClientEnd, desk=Desk)
+    cpdef abandon(self)
+    cpdef evict(self, Py_ssize_t count)
+    cpdef terminate(self)
+    @cython.locals(client=ClientEnd)
+    cpdef lost(self, reason)
+    cdef _forget(self)

@@ -1,0 +1,497 @@
+"""A server's lane: copies answers to the client they are owed to, swallows ours, and gives the link back."""
+
+from __future__ import annotations
+
+from operator import itemgetter
+from typing import TYPE_CHECKING
+
+from pgcat_cluster.relay import frames, links, marks
+from pgcat_cluster.relay import ledger as ledgers
+from pgcat_cluster.relay.coupling import ServerEnd
+from pgcat_cluster.relay.desk import Desk, Errand
+from pgcat_cluster.relay.ledger import Owed
+
+if TYPE_CHECKING:
+    from pgcat_cluster.relay.client import Client
+
+# A frame that must be seen whole (errors, parameters, rows of our own questions).
+CALL_BYTES_MAX = 1048576
+FORGETS = marks.FORGETS
+UNPINS = marks.UNPINS
+ASKS = marks.LEAVES | marks.UNCLEAN | marks.FORGETS
+
+_first = itemgetter(0)
+
+
+class Server(ServerEnd):
+    """One server link: its lane, its ledger, what is prepared on it."""
+
+    # -- the lane ------------------------------------------------------------------------------------------
+
+    def consume(self, buffer: bytearray, start: int, end: int) -> int:
+        p = buffer
+        position = start
+        run = start
+        while position < end and not self.closed:
+            if self.remaining > 0:
+                count = end - position
+                if count > self.remaining:
+                    count = self.remaining
+                self.remaining -= count
+                position += count
+                if self.dropping:
+                    run = position
+                continue
+            if end - position < 5:
+                break
+            kind = p[position]
+            length = p[position + 1]
+            length = (length << 8) | p[position + 2]
+            length = (length << 8) | p[position + 3]
+            length = (length << 8) | p[position + 4]
+            stop = position + 1 + length
+            if length < 4 or length > frames.LENGTH_MAX:
+                self._deliver(buffer, run, position)
+                self.lost("the server sent an impossible length")
+                return end
+            client = self.client
+            if client is None or self.quiet:
+                # Ours. (run is position here: what came before was delivered.)
+                self._deliver(buffer, run, position)
+                if stop > end:
+                    if (kind == frames.DATA_ROW and length > CALL_BYTES_MAX) or (
+                        frames.PASSES[kind] and kind != frames.DATA_ROW
+                    ):
+                        self.remaining = stop - end
+                        self.dropping = True
+                        return end
+                    return position
+                position = stop
+                run = stop
+                self._swallow(kind, buffer, stop - length + 4, stop)
+                continue
+            if frames.PASSES[kind]:
+                if client.retry and not frames.PREPARES[kind]:
+                    client.retry = False
+                if stop > end:
+                    self.remaining = stop - end
+                    self.dropping = False
+                    position = end
+                else:
+                    position = stop
+                continue
+            if stop > end:
+                if length > CALL_BYTES_MAX:
+                    self.lost("the server sent a message that is too long")
+                    return end
+                break
+            if kind == frames.READY:
+                client.retry = False
+                position = stop
+                self._deliver(buffer, run, position)
+                run = position
+                self._ready(client, p[stop - 1])
+            elif kind == frames.PARSE_COMPLETE or kind == frames.CLOSE_COMPLETE:
+                if self._is_ours():
+                    # Delivered first, for what waits for this answer may leave this server.
+                    self._deliver(buffer, run, position)
+                    run = stop
+                self._completed(client, kind)
+                position = stop
+            elif kind == frames.ERROR:
+                sqlstate = frames.error_code(buffer, position + 5, stop)
+                self._strike()
+                if client.retry and sqlstate == b"25006":
+                    self._deliver(buffer, run, position)
+                    position = stop
+                    run = position
+                    self._stand_aside(client)
+                    continue
+                client.retry = False
+                if buffer.find(marks.SERVER_NAME_PREFIX, position, stop) >= 0:
+                    self._deliver(buffer, run, position)
+                    renamed = bytearray(client.in_own_words(bytes(buffer[position + 5 : stop])))
+                    self._deliver(renamed, 0, len(renamed))
+                    run = stop
+                position = stop
+                self._deliver(buffer, run, position)
+                run = position
+                self._error(client, sqlstate, buffer.find(b"VFATAL\0", stop - length + 4, stop) >= 0)
+            elif kind == frames.PARAMETER_STATUS:
+                position = stop
+                self._deliver(buffer, run, position)
+                run = position
+                self.control.reported(client, self, bytes(buffer[stop - length + 4 : stop]))
+            elif kind == frames.COPY_IN or kind == frames.COPY_BOTH:
+                client.retry = False
+                position = stop
+                self._deliver(buffer, run, position)
+                run = position
+                self._copy_begins(client)
+            else:
+                self._deliver(buffer, run, position)
+                self.lost("the server sent a message out of turn")
+                return end
+        if run < position:
+            self._deliver(buffer, run, position)
+        return position
+
+    def _look(self) -> None:
+        """The head of the ledger may have changed: is the answer that comes now ours?"""
+        ledger = self.ledger
+        self.quiet = not ledger.is_empty() and ledger.kind() == ledgers.READY_QUIET
+
+    def _deliver(self, buffer: bytearray, start: int, end: int) -> None:
+        """Give the client what is its own; held back while the request may yet be repeated elsewhere."""
+        if start >= end:
+            return
+        client = self.client
+        if client is None:
+            return
+        if client.retry:
+            client.cork += buffer[start:end]
+            return
+        if len(client.cork) > 0:
+            client.put_bytes(bytes(client.cork))
+            client.cork.clear()
+        client.write(buffer, start, end)
+        if client.unsent() > links.HIGH_WATER_BYTES:
+            self.pause_reading()
+
+    def _ready(self, client: Client, status: int) -> None:
+        """ReadyForQuery for the client."""
+        ledger = self.ledger
+        if self.skipping:
+            # What was sent between the error and the Sync was passed over.
+            self._strike()
+            self.skipping = False
+        if ledger.is_empty():
+            if not client.copy_failed:
+                self.lost("the server was ready out of turn")
+                return
+        elif ledger.pop().kind != ledgers.READY:
+            self.lost("the server was ready before it had answered everything")
+            return
+        self._look()
+        desk = client.desk
+        assert desk is not None
+        self.status = status
+        client.status = status
+        client.awaiting = False
+        client.copying = False
+        client.copy_failed = False
+        client.request = None
+        if client.overlay:
+            client.overlay.clear()
+        if client.flags & FORGETS and not client.failed:
+            client.statements.clear()
+        now = desk.clock()
+        client.ready_at = now
+        self.used_at = now
+        desk.query_s += now - client.request_at
+        if status == frames.STATUS_IDLE and ledger.is_empty() and not client.unsynced:
+            desk.transactions += 1
+            client.transactions += 1
+            self.transactions += 1
+            desk.transaction_s += now - client.coupled_at
+            client.attempts = 0
+            client.primary_only = False
+            if client.remaining > 0 and client.streaming:
+                # The server waits for the rest of a frame that it will ignore.
+                client.lingering = True
+            else:
+                self.over(desk, client)
+        else:
+            client.replay()
+
+    def over(self, desk: Desk, client: Client) -> None:
+        """A transaction is over: the server goes back, if nothing of the client is left on it."""
+        if desk.is_session_mode:
+            client.coupled_at = client.ready_at
+            client.replay()
+        elif client.flags & ASKS or (client.pinned and client.flags & UNPINS):
+            client.settling = True
+            desk.upcalls += 1
+            self.control.settle(client, self)
+        elif client.pinned:
+            client.coupled_at = client.ready_at
+            client.replay()
+        else:
+            self.release()
+
+    def release(self) -> None:
+        """Give this server back; its client goes on with what it sent meanwhile."""
+        client = self.client
+        assert client is not None
+        client.server = None
+        client.peer = None
+        client.settling = False
+        client.pinned = False
+        client.flags = 0
+        self.client = None
+        self.peer = None
+        if not self.reading:
+            self.resume_reading()
+        self.clean()
+        client.replay()
+
+    def part(self) -> None:
+        """The client goes on elsewhere in the middle of a batch: end the batch, swallow its end."""
+        self.client = None
+        self.peer = None
+        self.put_bytes(frames.SYNC_FRAME)
+        self.ledger.append(ledgers.OWED_SYNC_QUIET)
+        self._look()
+        self.flush()
+
+    def _is_ours(self) -> bool:
+        """Whether the next ParseComplete or CloseComplete answers what the client did not send."""
+        ledger = self.ledger
+        if ledger.is_empty():
+            return False
+        kind = ledger.kind()
+        return kind == ledgers.PARSED_QUIET or kind == ledgers.CLOSED_QUIET
+
+    def _completed(self, client: Client, kind: int) -> None:
+        """ParseComplete or CloseComplete: what was sent is true now."""
+        ledger = self.ledger
+        desk = client.desk
+        assert desk is not None
+        if desk.is_session_mode and kind == frames.PARSE_COMPLETE:
+            return
+        if ledger.is_empty() or ledger.kind() >= ledgers.READY:
+            return
+        owed = ledger.pop()
+        self._look()
+        if owed.kind == ledgers.PARSED:
+            if owed.name and owed.statement is not None:
+                client.statements[owed.name] = owed.statement
+                if client.overlay.get(owed.name) is owed.statement:
+                    del client.overlay[owed.name]
+        elif owed is ledgers.OWED_PROBE:
+            client.probing = False
+            client.probed = True
+            client.replay()
+        elif owed.kind == ledgers.CLOSED and owed.name:
+            client.statements.pop(owed.name, None)
+            if owed.name in client.overlay and client.overlay[owed.name] is None:
+                del client.overlay[owed.name]
+
+    def _strike(self) -> None:
+        """An error: nothing up to the next ReadyForQuery will be answered any more."""
+        ledger = self.ledger
+        client = self.client
+        first = True
+        while not ledger.is_empty() and ledger.kind() < ledgers.READY:
+            owed = ledger.pop()
+            if owed.statement is not None:
+                self.prepared.pop(owed.statement, None)
+                if self.unnamed is owed.statement:
+                    self.unnamed = None
+                    self.has_unnamed = True
+                    if first and client is not None and client.unnamed is owed.statement:
+                        client.unnamed = None
+            if owed is ledgers.OWED_PROBE and client is not None:
+                client.probing = False
+            first = False
+        self.skipping = ledger.is_empty()
+        self._look()
+        if client is not None and client.overlay:
+            client.overlay.clear()
+
+    def _error(self, client: Client, sqlstate: bytes, is_fatal: bool) -> None:
+        """An error went to the client."""
+        desk = client.desk
+        assert desk is not None
+        desk.errors[sqlstate] = desk.errors.get(sqlstate, 0) + 1
+        client.failed = True
+        if sqlstate == b"0A000" or sqlstate == b"26000":
+            # A plan that no longer fits, or a statement that is gone: prepare everything again.
+            self.prepared.clear()
+        if is_fatal:
+            self.is_fatal = True
+        if client.copying or client.copy_failed:
+            client.copying = False
+            if not client.is_simple:
+                client.copy_failed = True
+                client.unsynced = True
+            else:
+                client.awaiting = True
+        client.replay()
+
+    def _copy_begins(self, client: Client) -> None:
+        """COPY FROM STDIN: the client speaks again. A Sync already sent is ignored by the server."""
+        if not client.is_simple and client.copy_ended:
+            # All of it was sent in one go.
+            return
+        client.copying = True
+        client.awaiting = False
+        if not client.is_simple and not self.ledger.is_empty() and self.ledger.kind() == ledgers.READY:
+            self.ledger.pop()
+            self._look()
+            client.unsynced = True
+        client.replay()
+
+    def _stand_aside(self, client: Client) -> None:
+        """A standby refused what was taken for a read: the client asks the primary."""
+        flow = client.flow
+        self.client = None
+        self.peer = None
+        client.server = None
+        client.peer = None
+        client.primary_only = True
+        self.control.refused(client, flow)
+        client.repeat()
+
+    # -- our own questions ---------------------------------------------------------------------------------
+
+    def order(self, text: bytes, errand: Errand | None) -> None:
+        """Send a Query of our own; its answer is swallowed, rows and errors go to the errand."""
+        self.put_bytes(frames.query_frame(text))
+        self.ledger.append(Owed(ledgers.READY_QUIET, None, None, errand))
+        self._look()
+        self.unnamed = None
+        self.has_unnamed = False
+
+    def _swallow(self, kind: int, buffer: bytearray, start: int, stop: int) -> None:
+        """One frame that no client shall see."""
+        ledger = self.ledger
+        if kind == frames.READY:
+            if self.skipping:
+                self._strike()
+                self.skipping = False
+            if ledger.is_empty():
+                self.lost("the server was ready out of turn")
+                return
+            owed = ledger.pop()
+            if owed.kind < ledgers.READY:
+                self.lost("the server was ready before it had answered everything")
+                return
+            self._look()
+            self.status = buffer[start]
+            is_alone = self.client is None
+            if owed.errand is not None:
+                owed.errand.done(self)
+            if is_alone and ledger.is_empty() and not self.closed:
+                self.clean()
+        elif kind == frames.DATA_ROW or kind == frames.ERROR:
+            if kind == frames.ERROR:
+                self._strike()
+                if ledger.is_empty():
+                    # An idle link is told that it ends.
+                    self.is_fatal = True
+                    return
+            errand = ledger.head().errand if not ledger.is_empty() else None
+            if errand is not None:
+                errand.take(kind, bytes(buffer[start:stop]))
+        elif kind == frames.PARAMETER_STATUS:
+            self.control.reported(None, self, bytes(buffer[start:stop]))
+        elif kind == frames.PARSE_COMPLETE or kind == frames.CLOSE_COMPLETE:
+            if not ledger.is_empty() and ledger.kind() < ledgers.READY:
+                ledger.pop()
+                self._look()
+        elif kind == frames.NOTIFICATION:
+            client = self.client
+            if client is not None:
+                client.write(buffer, start - 5, stop)
+        elif kind == frames.COPY_IN or kind == frames.COPY_BOTH:
+            self.lost("nobody is there to send COPY data")
+        elif not frames.PASSES[kind]:
+            self.lost("the server sent a message out of turn")
+
+    def clean(self) -> None:
+        """No client, nothing owed: make the session as new, then rest. One step a call."""
+        assert self.client is None
+        assert not self.resting
+        if self.status != frames.STATUS_IDLE:
+            self.order(b"ROLLBACK", None)
+        elif self.is_unclean:
+            self.is_unclean = False
+            self.is_stale = False
+            self.prepared.clear()
+            self.parameters = self.base_parameters
+            self.order(b"DISCARD ALL", None)
+        elif self.is_stale:
+            self.is_stale = False
+            self.prepared.clear()
+            self.order(b"DEALLOCATE ALL", None)
+        else:
+            self._rest()
+            return
+        self.flush()
+
+    def _rest(self) -> None:
+        if self.is_retired or self.is_fatal or self.generation != self.pool.generation or self.cancels > 0:
+            self.control.retire(self)
+        else:
+            self.resting = True
+            self.pool.checkin(self)
+
+    def abandon(self) -> None:
+        """The client is gone. Roll back and reuse where that is sure, else close."""
+        client = self.client
+        assert client is not None
+        desk = client.desk
+        assert desk is not None
+        self.client = None
+        self.peer = None
+        client.server = None
+        client.peer = None
+        if desk.is_session_mode or client.pinned or client.settling or client.flags & ASKS:
+            self.is_unclean = True
+        if client.copying or (client.remaining > 0 and client.streaming):
+            self.lost("its client left in the middle of a message")
+            return
+        if client.unsynced:
+            self.put_bytes(frames.SYNC_FRAME)
+            self.ledger.append(ledgers.OWED_SYNC_QUIET)
+            self._look()
+        if self.remaining > 0:
+            self.dropping = True
+        if not self.reading:
+            self.resume_reading()
+        if self.ledger.is_empty():
+            self.clean()
+        else:
+            self.abandoned_at = desk.clock()
+            self.flush()
+
+    def evict(self, count: int) -> None:
+        """Close the prepared statements that were used longest ago, none of the batch in progress."""
+        by_use = []
+        for statement, serial in self.prepared.items():
+            if serial != self.serial:
+                by_use.append((serial, statement.server_name, statement))
+        by_use.sort(key=_first)
+        for _, server_name, statement in by_use[: max(count, 1)]:
+            del self.prepared[statement]
+            self.put_bytes(frames.close_frame(server_name))
+            self.ledger.append(ledgers.OWED_CLOSE_QUIET)
+
+    # -- the end -------------------------------------------------------------------------------------------
+
+    def terminate(self) -> None:
+        """Close in good order; the pool forgets this link."""
+        self._forget()
+        self.put_bytes(frames.TERMINATE_FRAME)
+        self.flush()
+        self.close()
+
+    def lost(self, reason: str) -> None:
+        if self.closed:
+            return
+        client = self.client
+        self._forget()
+        self.close()
+        self.client = None
+        self.peer = None
+        if client is not None:
+            client.server = None
+            client.peer = None
+        self.control.server_lost(self, client, reason)
+
+    def _forget(self) -> None:
+        pool = self.pool
+        pool.opened -= 1
+        if self in pool.idle:
+            pool.idle.remove(self)
