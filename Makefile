@@ -10,7 +10,7 @@ RELAY := $(wildcard pgcat_cluster/relay/*.py pgcat_cluster/relay/*.pyx pgcat_clu
 PYTEST := $(BIN)/python -m pytest --numprocesses=2 --dist=loadfile
 COUNTS := .venv/.counts.json
 
-.PHONY: help setup demo test check live bench fmt clean
+.PHONY: help setup demo test check live bench fmt map clean
 
 help: # Print this list.
 	@sed -n 's/^\([a-z]*\):[^#]*# \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
@@ -22,12 +22,13 @@ setup: .venv/.built # Prepare .venv and compile the data plane, where there is a
 	@[ -x $(BIN)/pip ] || $(PYTHON) -m venv .venv
 	@echo "installing into .venv"
 	@# Compiling is left to the next rule, so that it is done once.
-	@PGCAT_PURE=1 $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,dev]'
+	@PGCAT_PURE=1 $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile \
+		--editable '.[test,dev]'
 	@touch $@
 
 .venv/.built: .venv/.installed setup.py $(RELAY)
 	@echo "compiling the data plane"
-	@$(BIN)/python setup.py --quiet build_ext --inplace
+	@$(BIN)/python setup.py --quiet build_ext --inplace --parallel 2
 	@touch $@
 
 demo: setup # Start a primary, two replicas and a node on port 6432. ARGUMENTS="--port 7000" passes options on.
@@ -56,6 +57,9 @@ bench: setup # Measure beside PostgreSQL and, where it is on PATH, PgBouncer.
 fmt: setup # Format the code and mend what can be mended.
 	@$(BIN)/ruff check --fix --exit-zero --quiet .
 	@$(BIN)/ruff format .
+
+map: setup # Print every module with its responsibility.
+	@$(BIN)/python -m tests.support.house
 
 clean: # Remove .venv and everything that was built.
 	@rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -9,6 +9,8 @@ from setuptools.command.build_ext import build_ext
 from setuptools.errors import BaseError, CCompilerError
 
 RELAY = pathlib.Path("pgcat_cluster", "relay")
+# Debug information about generated C helps nobody and takes a while to make.
+COMPILER_OPTIONS = [] if os.name == "nt" else ["-g0"]
 DIRECTIVES: dict[str, Any] = {
     "language_level": 3,
     # Annotations are for readers and mypy; C types stand in the .pxd alone.
@@ -55,7 +57,8 @@ def extensions() -> list[Extension]:
     for declarations in sorted(RELAY.glob("*.pxd")):
         compiled_body = declarations.with_suffix(".pyx")
         source = compiled_body if compiled_body.exists() else declarations.with_suffix(".py")
-        found.append(Extension(".".join(declarations.with_suffix("").parts), [source.as_posix()]))
+        name = ".".join(declarations.with_suffix("").parts)
+        found.append(Extension(name, [source.as_posix()], extra_compile_args=COMPILER_OPTIONS))
     return found
 
 

@@ -1,0 +1,16 @@
+"""Tests that build and run the images: all of them are marked `docker`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.is_relative_to(HERE):
+            item.add_marker("docker")
+            item.add_marker("once")
