@@ -440,7 +440,8 @@ class Node:
 
     async def _last_transaction(self, client: Client, fault: Fault) -> None:
         while not client.closed:
-            if _is_resting(client):
+            # Who waits now asks for another one.
+            if client.waiting or _is_resting(client):
                 self.control.dismiss(client, fault)
                 return
             await asyncio.sleep(TICK_S)
@@ -698,11 +699,6 @@ def _is_resting(client: Client) -> bool:
     if client.awaiting or client.waiting or client.settling:
         return False
     return client.server is None or (client.status == _IDLE and not client.unsynced)
-
-
-def _is_between_transactions(client: Client) -> bool:
-    """Whether it waits for a server, or for nothing."""
-    return client.server is None or (client.status == 0x49 and not client.awaiting)
 
 
 def _no_database(name: str) -> UnknownDatabase:
