@@ -6,10 +6,8 @@ import asyncio
 import time
 from collections.abc import Callable
 
-
-def monotonic_s() -> float:
-    """For durations and deadlines: the clock of the event loops, never set back."""
-    return time.monotonic()
+# For durations and deadlines: the clock of the event loops, never set back.
+monotonic_s = time.monotonic
 
 
 def wall_s() -> float:

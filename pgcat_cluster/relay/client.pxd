@@ -1,19 +1,19 @@
 cimport cython
 
-from pgcat_cluster.relay cimport frames, links
+from pgcat_cluster.relay cimport frames, links, octets
 from pgcat_cluster.relay cimport ledger as ledgers
+from pgcat_cluster.relay cimport survey as surveys
 from pgcat_cluster.relay.coupling cimport ClientEnd, ServerEnd
 from pgcat_cluster.relay.desk cimport Desk
 from pgcat_cluster.relay.flows cimport Flow, Statement
 from pgcat_cluster.relay.ledger cimport Ledger, Owed
 from pgcat_cluster.relay.links cimport Link
 from pgcat_cluster.relay.stock cimport Target
+from pgcat_cluster.relay.survey cimport Surveyor
 
-cdef Py_ssize_t BATCH_BYTES_MAX, NAMES_BYTES_MAX
 cdef int PRIMARY, REPLICA, READS, SEQUENCES, CALLS, FORGETS
-cdef int SURVEY_MORE, SURVEY_SERVER, SURVEY_LOCAL
 
-cdef class Client(ClientEnd):
+cdef class Client(Surveyor):
     cpdef join(self, Desk desk, parameters)
     @cython.locals(position=Py_ssize_t, p="unsigned char *", count=Py_ssize_t, stop=Py_ssize_t, length=Py_ssize_t, kind=int, server=ServerEnd)
     cpdef Py_ssize_t consume(self, bytearray buffer, Py_ssize_t start, Py_ssize_t end) except? -1
@@ -28,9 +28,6 @@ cdef class Client(ClientEnd):
     @cython.locals(desk=Desk, flow=Flow, text_end=Py_ssize_t, server=ServerEnd)
     cdef Py_ssize_t _query(self, int kind, bytearray buffer, Py_ssize_t position, Py_ssize_t stop, Py_ssize_t end) except? -1
     cdef Py_ssize_t _refuse_now(self, int kind, Py_ssize_t stop, Py_ssize_t end) except? -1
-    cdef Flow _unknown(self, Desk desk)
-    @cython.locals(known=Flow, shape=bytes)
-    cdef Flow _decide(self, Desk desk, bytearray buffer, Py_ssize_t start, Py_ssize_t stop)
     cdef _note(self, Flow flow)
     @cython.locals(target=Target, server=ServerEnd)
     cdef ServerEnd _checkout(self, Desk desk, int role)
@@ -46,14 +43,6 @@ cdef class Client(ClientEnd):
     cdef Py_ssize_t _extended(self, int kind, bytearray buffer, Py_ssize_t position, Py_ssize_t stop, Py_ssize_t end) except? -1
     @cython.locals(server=ServerEnd)
     cdef _begin_batch(self, Desk desk, bytearray buffer, Py_ssize_t position, Py_ssize_t end)
-    @cython.locals(p="unsigned char *", position=Py_ssize_t, role=int, local=bint, reads=bint, found=bint, decisive=Flow, kind=int, length=Py_ssize_t, stop=Py_ssize_t, flow=Flow)
-    cdef int _survey(self, Desk desk, bytearray buffer, Py_ssize_t start, Py_ssize_t end) except? -1
-    @cython.locals(limit=Py_ssize_t, name_start=Py_ssize_t, name_end=Py_ssize_t, text_end=Py_ssize_t, text=bytes, name=bytes, statement=Statement, named=Statement, flow=Flow)
-    cdef Flow _flow_of(self, Desk desk, int kind, bytearray buffer, Py_ssize_t position, Py_ssize_t stop, Py_ssize_t end)
-    cdef Statement _statement(self, bytes name)
-    cdef bint _closes_well(self, bytearray buffer, Py_ssize_t position, Py_ssize_t stop) except? -1
-    @cython.locals(name=bytes)
-    cdef Py_ssize_t _close_here(self, bytearray buffer, Py_ssize_t position, Py_ssize_t stop) except? -1
     cpdef _ensure(self, Desk desk, ServerEnd server, Statement statement)
     @cython.locals(name_end=Py_ssize_t, text_end=Py_ssize_t, name=bytes, text=bytes, types=bytes, statement=Statement, flow=Flow, moved=ServerEnd)
     cdef Py_ssize_t _parse(self, Desk desk, ServerEnd server, bytearray buffer, Py_ssize_t position, Py_ssize_t stop, Py_ssize_t end) except? -1
@@ -67,6 +56,8 @@ cdef class Client(ClientEnd):
     cdef _ensure_unnamed(self, ServerEnd server, Statement statement)
     @cython.locals(statement=Statement)
     cpdef bytes in_own_words(self, bytes body)
+    @cython.locals(owed=Owed)
+    cpdef confirm(self)
     cdef bytes _unknown_name(self, bytes name)
     @cython.locals(desk=Desk, name=bytes, statement=Statement, server_name=bytes)
     cdef _describe(self, ServerEnd server, bytearray buffer, Py_ssize_t position, Py_ssize_t stop)

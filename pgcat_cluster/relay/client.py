@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
-from pgcat_cluster.relay import frames, links, marks
+from pgcat_cluster.relay import frames, links, marks, octets
 from pgcat_cluster.relay import ledger as ledgers
-from pgcat_cluster.relay.coupling import ClientEnd
+from pgcat_cluster.relay import survey as surveys
 from pgcat_cluster.relay.desk import Control, Desk
 from pgcat_cluster.relay.flows import Flow, Statement
 from pgcat_cluster.relay.ledger import Owed
 from pgcat_cluster.relay.links import Link
+from pgcat_cluster.relay.survey import Surveyor
 
 if TYPE_CHECKING:
     from pgcat_cluster.relay.server import Server
 
-BATCH_BYTES_MAX = 65536
-NAMES_BYTES_MAX = 4096
 
 PRIMARY = marks.PRIMARY
 REPLICA = marks.REPLICA
@@ -25,12 +24,8 @@ SEQUENCES = marks.SEQUENCES
 CALLS = marks.CALLS
 FORGETS = marks.FORGETS
 
-SURVEY_MORE = 0
-SURVEY_SERVER = 1
-SURVEY_LOCAL = 2
 
-
-class Client(ClientEnd):
+class Client(Surveyor):
     """One client: its lane, its request in progress, its prepared statements."""
 
     # -- joining -------------------------------------------------------------------------------------------
@@ -159,7 +154,7 @@ class Client(ClientEnd):
         if stop > end:
             return position
         self.is_glued = stop < end
-        receiver.frame(self, kind, bytes(buffer[position + header : stop]))
+        receiver.frame(self, kind, octets.cut(buffer, position + header, stop))
         return stop
 
     def _control(self) -> Control:
@@ -252,7 +247,7 @@ class Client(ClientEnd):
             and not self.unsynced
         ):
             self.retry = True
-            self.request = bytes(buffer[position:stop])
+            self.request = octets.cut(buffer, position, stop)
         self._note(flow)
         self._forward(server, buffer, position, stop, end)
         server.ledger.append(ledgers.OWED_READY)
@@ -271,26 +266,6 @@ class Client(ClientEnd):
         self._skip(kind)
         self._drop(stop, end)
         return stop
-
-    def _unknown(self, desk: Desk) -> Flow:
-        desk.upcalls += 1
-        desk.unknown_statements += 1
-        return desk.control.analyse(self, b"", None)
-
-    def _decide(self, desk: Desk, buffer: bytearray, start: int, stop: int) -> Flow:
-        """The flow of a statement: remembered, or from the control."""
-        if desk.is_session_mode:
-            return desk.session_flow
-        shape = desk.scanner.scan(buffer, start, stop) if self.has_shapes else None
-        if shape is None:
-            desk.upcalls += 1
-            desk.unknown_statements += 1
-            return desk.control.analyse(self, bytes(buffer[start:stop]), None)
-        known = desk.flows.get(shape)
-        if known is not None:
-            return known
-        desk.upcalls += 1
-        return desk.control.analyse(self, bytes(buffer[start:stop]), shape)
 
     def _note(self, flow: Flow) -> None:
         """Remember what an execution may do to the session."""
@@ -386,6 +361,7 @@ class Client(ClientEnd):
         self.decided = False
         self.cork.clear()
         self.overlay.clear()
+        self.answered.clear()
         self.pending = bytearray(request) + self.pending
         self.replay()
 
@@ -398,10 +374,10 @@ class Client(ClientEnd):
         if self.server is None:
             if not self.decided:
                 survey = self._survey(desk, buffer, position, end)
-                if survey == SURVEY_MORE:
+                if survey == surveys.SURVEY_MORE:
                     return position
-                if survey == SURVEY_LOCAL:
-                    return self._close_here(buffer, position, stop)
+                if survey == surveys.SURVEY_LOCAL:
+                    return self._answer_here(desk, kind, buffer, position, stop)
                 self.decided = True
             if self._checkout(desk, self.role) is None:
                 if self.refused:
@@ -453,156 +429,10 @@ class Client(ClientEnd):
         self.retry = False
         if self.survey_reads and self.role == REPLICA and self.survey_end <= end - position:
             self.retry = True
-            self.request = bytes(buffer[position : position + self.survey_end])
+            self.request = octets.cut(buffer, position, position + self.survey_end)
         server = self.server
         if self.flow is not None and self.flow.flags & SEQUENCES and not self.executed and server is not None:
             server.order(b"DISCARD SEQUENCES", None)
-
-    def _survey(self, desk: Desk, buffer: bytearray, start: int, end: int) -> int:
-        """Decide a batch by its statements up to the first Sync or Flush, without consuming it.
-
-        Sets role, flow (the most demanding one), survey_end (bytes of the batch) and survey_reads.
-        """
-        p = buffer
-        position = start
-        self.planned.clear()
-        role = REPLICA
-        local = True
-        reads = True
-        found = False
-        decisive: Flow | None = None
-        while True:
-            if position - start > BATCH_BYTES_MAX:
-                reads = False
-                break
-            if end - position < 5:
-                return SURVEY_MORE
-            kind = p[position]
-            length = p[position + 1]
-            length = (length << 8) | p[position + 2]
-            length = (length << 8) | p[position + 3]
-            length = (length << 8) | p[position + 4]
-            stop = position + 1 + length
-            if length < 4 or length > frames.LENGTH_MAX:
-                break
-            if kind == frames.SYNC or kind == frames.FLUSH:
-                if stop > end:
-                    return SURVEY_MORE
-                if kind == frames.FLUSH:
-                    # What comes before the Flush must be answered at once, so it can't be asked twice.
-                    reads = False
-                position = stop
-                break
-            if (
-                kind == frames.PARSE
-                or kind == frames.BIND
-                or (kind == frames.DESCRIBE and stop - position > 5)
-            ):
-                local = False
-                if kind == frames.PARSE and stop > end and stop - position <= desk.statement_bytes_max:
-                    return SURVEY_MORE
-                if kind == frames.DESCRIBE and stop > end:
-                    return SURVEY_MORE
-                flow = self._flow_of(desk, kind, buffer, position, stop, end)
-                if flow is None:
-                    if kind == frames.BIND and stop > end and end - position < NAMES_BYTES_MAX:
-                        return SURVEY_MORE
-                else:
-                    found = True
-                    if decisive is None or flow.role == PRIMARY:
-                        decisive = flow
-                    if flow.role == PRIMARY:
-                        role = PRIMARY
-                    if not flow.flags & READS:
-                        reads = False
-                if stop > end:
-                    if stop - start <= BATCH_BYTES_MAX:
-                        return SURVEY_MORE
-                    reads = False
-                    break
-            elif kind == frames.EXECUTE or kind == frames.CLOSE or kind == frames.DESCRIBE:
-                if stop > end:
-                    return SURVEY_MORE
-                if kind != frames.CLOSE or not self._closes_well(buffer, position, stop):
-                    local = False
-            else:
-                # Something else in the middle: what was seen decides, the rest is judged when its turn comes.
-                reads = False
-                local = False
-                break
-            position = stop
-        self.survey_end = position - start
-        self.survey_reads = reads and found
-        self.role = role if found else PRIMARY
-        self.flow = decisive
-        return SURVEY_LOCAL if local else SURVEY_SERVER
-
-    def _flow_of(
-        self, desk: Desk, kind: int, buffer: bytearray, position: int, stop: int, end: int
-    ) -> Flow | None:
-        """The flow of a Parse's text, or of the statement a Bind or Describe names; None if there is none."""
-        if desk.is_session_mode:
-            return desk.session_flow
-        limit = stop if stop < end else end
-        if kind == frames.DESCRIBE:
-            if buffer[position + 5] != 0x53:
-                return None
-            name_start = position + 6
-        elif kind == frames.BIND:
-            name_start = buffer.find(b"\0", position + 5, limit) + 1
-            if name_start == 0:
-                return None
-        else:
-            name_end = buffer.find(b"\0", position + 5, limit)
-            if stop > end or name_end < 0:
-                return self._unknown(desk)
-            text_end = buffer.find(b"\0", name_end + 1, stop)
-            if text_end < 0:
-                return None
-            text = bytes(buffer[name_end + 1 : text_end])
-            statement = desk.statements.get(text, bytes(buffer[text_end + 1 : stop]))
-            if statement is not None and self.has_shapes:
-                flow = statement.flow
-            else:
-                flow = self._decide(desk, buffer, name_end + 1, text_end)
-            # A batch may use the name at once.
-            self.planned[frames.cut_name(bytes(buffer[position + 5 : name_end]))] = Statement(
-                text, b"", flow, b""
-            )
-            return flow
-        name_end = buffer.find(b"\0", name_start, limit)
-        if name_end < 0:
-            return None
-        name = frames.cut_name(bytes(buffer[name_start:name_end]))
-        named = self.planned.get(name)
-        if named is None:
-            named = self._statement(name)
-        return None if named is None else named.flow
-
-    def _statement(self, name: bytes) -> Statement | None:
-        """What a name means to this client now, also within the batch in progress."""
-        if self.overlay and name in self.overlay:
-            return self.overlay[name]
-        if len(name) == 0:
-            return self.unnamed
-        return self.statements.get(name)
-
-    def _closes_well(self, buffer: bytearray, position: int, stop: int) -> bool:
-        """Whether a Close is well formed; what is not goes to a server, which says so."""
-        if stop - position < 7 or buffer[position + 5] not in b"SP":
-            return False
-        return buffer.find(b"\0", position + 6, stop) == stop - 1
-
-    def _close_here(self, buffer: bytearray, position: int, stop: int) -> int:
-        """A batch that only closes needs no server: CloseComplete never fails. Answers where its frame ends."""
-        if buffer[position + 5] == 0x53 and stop - position > 6:
-            name = frames.cut_name(bytes(buffer[position + 6 : stop - 1]))
-            if len(name) == 0:
-                self.unnamed = None
-            else:
-                self.statements.pop(name, None)
-        self.put_bytes(frames.CLOSE_COMPLETE_FRAME)
-        return stop
 
     def _ensure(self, desk: Desk, server: Server, statement: Statement) -> None:
         """The server knows this statement under its server name when what follows arrives."""
@@ -641,16 +471,16 @@ class Client(ClientEnd):
                 return position
             desk.control.violated(self, "a statement this long can not be prepared: see statement_bytes_max")
             return stop
-        name_end = buffer.find(b"\0", position + 5, stop)
-        text_end = buffer.find(b"\0", name_end + 1, stop) if name_end >= 0 else -1
+        name_end = octets.find_nul(buffer, position + 5, stop)
+        text_end = octets.find_nul(buffer, name_end + 1, stop) if name_end >= 0 else -1
         if text_end < 0:
             # Malformed: the server says so in its own words.
             self.unsynced = True
             server.put(buffer, position, stop)
             return stop
-        name = frames.cut_name(bytes(buffer[position + 5 : name_end]))
-        text = bytes(buffer[name_end + 1 : text_end])
-        types = bytes(buffer[text_end + 1 : stop])
+        name = frames.cut_name(octets.cut(buffer, position + 5, name_end))
+        text = octets.cut(buffer, name_end + 1, text_end)
+        types = octets.cut(buffer, text_end + 1, stop)
         statement = desk.statements.get(text, types)
         if statement is None or not self.has_shapes:
             flow = self._decide(desk, buffer, name_end + 1, text_end)
@@ -705,11 +535,7 @@ class Client(ClientEnd):
         """Leave the replica; what was prepared there is prepared again where it is needed."""
         server = self.server
         assert server is not None
-        for name, statement in self.overlay.items():
-            if statement is None:
-                self.statements.pop(name, None)
-            else:
-                self.statements[name] = statement
+        self.confirm()
         self.overlay.clear()
         self.retry = False
         if len(self.cork) > 0:
@@ -727,15 +553,15 @@ class Client(ClientEnd):
 
     def _bind(self, desk: Desk, server: Server, buffer: bytearray, position: int, stop: int, end: int) -> int:
         limit = stop if stop < end else end
-        portal_end = buffer.find(b"\0", position + 5, limit)
-        name_end = buffer.find(b"\0", portal_end + 1, limit) if portal_end >= 0 else -1
+        portal_end = octets.find_nul(buffer, position + 5, limit)
+        name_end = octets.find_nul(buffer, portal_end + 1, limit) if portal_end >= 0 else -1
         if name_end < 0:
-            if stop > end and end - position < NAMES_BYTES_MAX:
+            if stop > end and end - position < surveys.NAMES_BYTES_MAX:
                 return position
             self.unsynced = True
             self._forward(server, buffer, position, stop, end)
             return stop
-        name = frames.cut_name(bytes(buffer[portal_end + 1 : name_end]))
+        name = frames.cut_name(octets.cut(buffer, portal_end + 1, name_end))
         statement = self._statement(name)
         if statement is not None:
             if statement.flow.role == PRIMARY and self._moves():
@@ -788,6 +614,17 @@ class Client(ClientEnd):
                 body = body.replace(b'"' + statement.server_name + b'"', b'"' + name + b'"')
         return b"E" + (len(body) + 4).to_bytes(4, "big") + body
 
+    def confirm(self) -> None:
+        """What was answered of a batch is true now: its names are this client's, or no longer."""
+        for owed in self.answered:
+            name = owed.name
+            assert name is not None
+            if owed.kind == ledgers.PARSED and owed.statement is not None:
+                self.statements[name] = owed.statement
+            elif owed.kind == ledgers.CLOSED:
+                self.statements.pop(name, None)
+        self.answered.clear()
+
     def _unknown_name(self, name: bytes) -> bytes:
         """A name the client never prepared goes to the server, which says so; but never one of ours."""
         if name.startswith(marks.SERVER_NAME_PREFIX):
@@ -800,7 +637,7 @@ class Client(ClientEnd):
         if stop - position < 7 or buffer[position + 5] != 0x53 or buffer[stop - 1] != 0:
             server.put(buffer, position, stop)
             return
-        name = frames.cut_name(bytes(buffer[position + 6 : stop - 1]))
+        name = frames.cut_name(octets.cut(buffer, position + 6, stop - 1))
         statement = self._statement(name)
         if len(name) == 0:
             self._ensure_unnamed(server, statement)
@@ -818,7 +655,7 @@ class Client(ClientEnd):
             server.put(buffer, position, stop)
             server.ledger.append(ledgers.OWED_CLOSE)
             return
-        name = frames.cut_name(bytes(buffer[position + 6 : stop - 1]))
+        name = frames.cut_name(octets.cut(buffer, position + 6, stop - 1))
         server.ledger.append(Owed(ledgers.CLOSED, name))
         if len(name) == 0:
             server.put(buffer, position, stop)

@@ -50,6 +50,8 @@ cdef class ClientEnd(Waiter):
     cdef public dict statements
     cdef public dict overlay
     cdef public dict planned
+    cdef public Statement surveyed
+    cdef public list answered
     cdef public Statement unnamed
     cdef public set spelled
     cdef public set names
@@ -62,6 +64,7 @@ cdef class ClientEnd(Waiter):
     cdef public unsigned long long transactions
 
     cpdef repeat(self)
+    cpdef confirm(self)
     cpdef bytes in_own_words(self, bytes body)
 
 cdef class ServerEnd(Link):

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from pgcat_cluster.relay import frames, marks
 from pgcat_cluster.relay.desk import Control, Desk, Errand, Receiver
 from pgcat_cluster.relay.flows import Flow, Statement
-from pgcat_cluster.relay.ledger import Ledger
+from pgcat_cluster.relay.ledger import Ledger, Owed
 from pgcat_cluster.relay.links import Link, Reactor
 from pgcat_cluster.relay.stock import Pool, Target, Waiter
 
@@ -88,6 +88,8 @@ class ClientEnd(Waiter):
         self.statements: dict[bytes, Statement] = {}
         self.overlay: dict[bytes, Statement | None] = {}
         self.planned: dict[bytes, Statement] = {}
+        self.surveyed: Statement | None = None
+        self.answered: list[Owed] = []
         self.unnamed: Statement | None = None
         self.spelled: set[bytes] = set()
         self.names: set[str] | None = None
@@ -102,6 +104,10 @@ class ClientEnd(Waiter):
 
     def repeat(self) -> None:
         """Ask again, elsewhere: not one byte of an answer has reached the client, and the request only reads."""
+        raise NotImplementedError
+
+    def confirm(self) -> None:
+        """What was answered of a batch is true now: its names are this client's, or no longer."""
         raise NotImplementedError
 
     def in_own_words(self, body: bytes) -> bytes:

@@ -26,7 +26,7 @@ class Statement:
     """A statement as a client prepared it: its text, the types it named, and its flow.
 
     `server_name` is what it is called on every server link, the same for all clients that prepared the same
-    text with the same types.
+    text with the same types. `proven` is the epoch in which a server last accepted it, 0 for never.
     """
 
     def __init__(self, text: bytes, types: bytes, flow: Flow, server_name: bytes) -> None:
@@ -34,6 +34,7 @@ class Statement:
         self.types = types
         self.flow = flow
         self.server_name = server_name
+        self.proven = 0
 
     def parse_frame(self, name: bytes) -> bytes:
         """The Parse message that prepares this statement under a name. `types` holds count and type ids."""
@@ -86,6 +87,8 @@ class Statements:
         self.entries_max = entries_max
         self.by_content: dict[tuple[bytes, bytes], Statement] = {}
         self.made = 0
+        # Goes up when an error tells that what was accepted once may not be accepted again.
+        self.epoch = 1
 
     def get(self, text: bytes, types: bytes) -> Statement | None:
         return self.by_content.get((text, types))

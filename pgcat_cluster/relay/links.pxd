@@ -1,6 +1,6 @@
 cimport cython
 
-from pgcat_cluster.relay cimport sockets
+from pgcat_cluster.relay cimport octets, sockets
 
 cdef Py_ssize_t WOULD_BLOCK
 cdef Py_ssize_t HIGH_WATER_BYTES
@@ -60,4 +60,5 @@ cdef class Link:
     cpdef _failed(self)
     cpdef bint is_over(self) except? -1
     cpdef close_after_flush(self)
+    cpdef _end_tls(self)
     cpdef close(self)

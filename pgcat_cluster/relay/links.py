@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import ssl
 from collections.abc import Callable
 from socket import socket
 from typing import Protocol, cast
 
-from pgcat_cluster.relay import sockets
+from pgcat_cluster.relay import octets, sockets
 
 # recv_into and send_from answer a count, or one of these.
 WOULD_BLOCK = -1
@@ -166,7 +167,7 @@ class Link:
     def take(self, buffer: bytearray, start: int, end: int) -> None:
         """Consume new input behind what is pending; keep what can't be consumed yet."""
         if len(self.pending) > 0 or self.consuming:
-            self.pending += buffer[start:end]
+            octets.append(self.pending, buffer, start, end)
             if not self.consuming:
                 self.replay()
             return
@@ -174,7 +175,7 @@ class Link:
         used = self.consume(buffer, start, end)
         self.consuming = False
         if used < end and not self.closed:
-            self.pending += buffer[used:end]
+            octets.append(self.pending, buffer, used, end)
             if len(self.pending) > HIGH_WATER_BYTES:
                 self.hold_back()
         if self.again:
@@ -227,10 +228,7 @@ class Link:
 
     def put(self, buffer: bytearray, start: int, end: int) -> None:
         """Append output; `flush` sends it."""
-        if self.tls is None:
-            self.out += buffer[start:end]
-        else:
-            self.plain += buffer[start:end]
+        octets.append(self.out if self.tls is None else self.plain, buffer, start, end)
 
     def put_bytes(self, data: bytes) -> None:
         """Append output; `flush` sends it."""
@@ -325,8 +323,21 @@ class Link:
         self.closing = True
         self.pause_reading()
         self.pending.clear()
+        if self.tls is not None and not self.handshaking:
+            self._end_tls()
         if self.unsent() == 0:
             self.close()
+
+    def _end_tls(self) -> None:
+        """Tell the other side that nothing follows: an end without it might be an attacker's."""
+        pipe = self.tls
+        assert pipe is not None
+        if len(self.plain) > 0:
+            self._seal()
+        # The other side's own end is not waited for.
+        with contextlib.suppress(ssl.SSLError):
+            pipe.object.unwrap()
+        self._send_answers()
 
     def close(self) -> None:
         if self.closed:

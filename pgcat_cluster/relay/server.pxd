@@ -1,6 +1,6 @@
 cimport cython
 
-from pgcat_cluster.relay cimport frames, links
+from pgcat_cluster.relay cimport frames, links, octets
 from pgcat_cluster.relay cimport ledger as ledgers
 from pgcat_cluster.relay.coupling cimport ClientEnd, ServerEnd
 from pgcat_cluster.relay.desk cimport Desk
@@ -23,9 +23,9 @@ cdef class Server(ServerEnd):
     @cython.locals(client=ClientEnd)
     cpdef release(self)
     cpdef part(self)
-    @cython.locals(kind=int, owed=Owed)
-    cdef bint _is_ours(self) except? -1
-    @cython.locals(owed=Owed, desk=Desk)
+    @cython.locals(owed=int)
+    cdef bint _is_ours(self, int kind) except? -1
+    @cython.locals(owed=Owed, desk=Desk, statement=Statement)
     cdef _completed(self, ClientEnd client, int kind)
     @cython.locals(owed=Owed, client=ClientEnd, first=bint)
     cdef _strike(self)

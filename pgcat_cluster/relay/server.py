@@ -5,7 +5,7 @@ from __future__ import annotations
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
-from pgcat_cluster.relay import frames, links, marks
+from pgcat_cluster.relay import frames, links, marks, octets
 from pgcat_cluster.relay import ledger as ledgers
 from pgcat_cluster.relay.coupling import ServerEnd
 from pgcat_cluster.relay.desk import Desk, Errand
@@ -92,7 +92,7 @@ class Server(ServerEnd):
                 run = position
                 self._ready(client, p[stop - 1])
             elif kind == frames.PARSE_COMPLETE or kind == frames.CLOSE_COMPLETE:
-                if self._is_ours():
+                if self._is_ours(kind):
                     # Delivered first, for what waits for this answer may leave this server.
                     self._deliver(buffer, run, position)
                     run = stop
@@ -110,7 +110,7 @@ class Server(ServerEnd):
                 client.retry = False
                 if buffer.find(marks.SERVER_NAME_PREFIX, position, stop) >= 0:
                     self._deliver(buffer, run, position)
-                    renamed = bytearray(client.in_own_words(bytes(buffer[position + 5 : stop])))
+                    renamed = bytearray(client.in_own_words(octets.cut(buffer, position + 5, stop)))
                     self._deliver(renamed, 0, len(renamed))
                     run = stop
                 position = stop
@@ -121,7 +121,7 @@ class Server(ServerEnd):
                 position = stop
                 self._deliver(buffer, run, position)
                 run = position
-                self.control.reported(client, self, bytes(buffer[stop - length + 4 : stop]))
+                self.control.reported(client, self, octets.cut(buffer, stop - length + 4, stop))
             elif kind == frames.COPY_IN or kind == frames.COPY_BOTH:
                 client.retry = False
                 position = stop
@@ -149,7 +149,7 @@ class Server(ServerEnd):
         if client is None:
             return
         if client.retry:
-            client.cork += buffer[start:end]
+            octets.append(client.cork, buffer, start, end)
             return
         if len(client.cork) > 0:
             client.put_bytes(bytes(client.cork))
@@ -181,6 +181,8 @@ class Server(ServerEnd):
         client.copying = False
         client.copy_failed = False
         client.request = None
+        if client.answered:
+            client.confirm()
         if client.overlay:
             client.overlay.clear()
         if client.flags & FORGETS and not client.failed:
@@ -244,13 +246,10 @@ class Server(ServerEnd):
         self._look()
         self.flush()
 
-    def _is_ours(self) -> bool:
-        """Whether the next ParseComplete or CloseComplete answers what the client did not send."""
-        ledger = self.ledger
-        if ledger.is_empty():
-            return False
-        kind = ledger.kind()
-        return kind == ledgers.PARSED_QUIET or kind == ledgers.CLOSED_QUIET
+    def _is_ours(self, kind: int) -> bool:
+        """Whether this ParseComplete or CloseComplete answers what the client did not send."""
+        owed = self.ledger.kind()
+        return owed == (ledgers.PARSED_QUIET if kind == frames.PARSE_COMPLETE else ledgers.CLOSED_QUIET)
 
     def _completed(self, client: Client, kind: int) -> None:
         """ParseComplete or CloseComplete: what was sent is true now."""
@@ -264,18 +263,17 @@ class Server(ServerEnd):
         owed = ledger.pop()
         self._look()
         if owed.kind == ledgers.PARSED:
-            if owed.name and owed.statement is not None:
-                client.statements[owed.name] = owed.statement
-                if client.overlay.get(owed.name) is owed.statement:
-                    del client.overlay[owed.name]
+            statement = owed.statement
+            if statement is not None:
+                statement.proven = desk.statements.epoch
+                if owed.name:
+                    client.answered.append(owed)
         elif owed is ledgers.OWED_PROBE:
             client.probing = False
             client.probed = True
             client.replay()
         elif owed.kind == ledgers.CLOSED and owed.name:
-            client.statements.pop(owed.name, None)
-            if owed.name in client.overlay and client.overlay[owed.name] is None:
-                del client.overlay[owed.name]
+            client.answered.append(owed)
 
     def _strike(self) -> None:
         """An error: nothing up to the next ReadyForQuery will be answered any more."""
@@ -308,6 +306,9 @@ class Server(ServerEnd):
         if sqlstate == b"0A000" or sqlstate == b"26000":
             # A plan that no longer fits, or a statement that is gone: prepare everything again.
             self.prepared.clear()
+        if sqlstate[:2] == b"42" or sqlstate[:2] == b"0A":
+            # What servers accepted they may not accept any more: let them say so themselves.
+            desk.statements.epoch += 1
         if is_fatal:
             self.is_fatal = True
         if client.copying or client.copy_failed:
@@ -383,9 +384,9 @@ class Server(ServerEnd):
                     return
             errand = ledger.head().errand if not ledger.is_empty() else None
             if errand is not None:
-                errand.take(kind, bytes(buffer[start:stop]))
+                errand.take(kind, octets.cut(buffer, start, stop))
         elif kind == frames.PARAMETER_STATUS:
-            self.control.reported(None, self, bytes(buffer[start:stop]))
+            self.control.reported(None, self, octets.cut(buffer, start, stop))
         elif kind == frames.PARSE_COMPLETE or kind == frames.CLOSE_COMPLETE:
             if not ledger.is_empty() and ledger.kind() < ledgers.READY:
                 ledger.pop()
@@ -421,7 +422,13 @@ class Server(ServerEnd):
         self.flush()
 
     def _rest(self) -> None:
-        if self.is_retired or self.is_fatal or self.generation != self.pool.generation or self.cancels > 0:
+        if (
+            self.is_retired
+            or self.is_fatal
+            or self.generation != self.pool.generation
+            or self.pool.opened > self.pool.limit
+            or self.cancels > 0
+        ):
             self.control.retire(self)
         else:
             self.resting = True

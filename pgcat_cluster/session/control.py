@@ -562,7 +562,8 @@ class Control:
                 and now - max(server.used_at, backend.opened_at) > settings.idle_timeout_s
                 and pool.opened > settings.min_size
             )
-            if idle_too_long or server.is_retired or server.generation != pool.generation:
+            is_surplus = pool.opened > pool.limit
+            if idle_too_long or is_surplus or server.is_retired or server.generation != pool.generation:
                 self.retire(server)
 
     def _expire_request(self, account: Account, client: Client, server: Server, now: float) -> None:

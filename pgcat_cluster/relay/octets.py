@@ -1,0 +1,16 @@
+"""Cuts, copies and searches bytes for the lanes: this body is interpreted, `octets.pyx` is the compiled one."""
+
+
+def cut(buffer: bytearray, start: int, end: int) -> bytes:
+    """buffer[start:end] as bytes; empty if end is not behind start."""
+    return bytes(buffer[start:end])
+
+
+def append(target: bytearray, buffer: bytearray, start: int, end: int) -> None:
+    """Add buffer[start:end] to the end of target, another buffer."""
+    target += buffer[start:end]
+
+
+def find_nul(buffer: bytearray, start: int, end: int) -> int:
+    """Where the first NUL of buffer[start:end] stands, -1 if there is none."""
+    return buffer.find(0, start, end)

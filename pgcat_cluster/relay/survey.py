@@ -1,0 +1,220 @@
+"""Decides a client's request before any of it is consumed: a statement by its shape, a batch by its statements."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+from pgcat_cluster.relay import frames, marks, octets
+from pgcat_cluster.relay.coupling import ClientEnd
+from pgcat_cluster.relay.desk import Desk
+from pgcat_cluster.relay.flows import Flow, Statement
+
+if TYPE_CHECKING:
+    from pgcat_cluster.relay.client import Client
+
+BATCH_BYTES_MAX = 65536
+# A Bind whose names have not come by then is as good as malformed.
+NAMES_BYTES_MAX = 4096
+
+PRIMARY = marks.PRIMARY
+REPLICA = marks.REPLICA
+READS = marks.READS
+
+# What a survey finds: wait for more bytes, a server is needed, or it can be answered here.
+SURVEY_MORE = 0
+SURVEY_SERVER = 1
+SURVEY_LOCAL = 2
+
+
+class Surveyor(ClientEnd):
+    """The part of a client that looks ahead: nothing here consumes or forwards."""
+
+    def _itself(self) -> Client:
+        """This object as those above the relay know it."""
+        return cast("Client", self)
+
+    def _unknown(self, desk: Desk) -> Flow:
+        desk.upcalls += 1
+        desk.unknown_statements += 1
+        return desk.control.analyse(self._itself(), b"", None)
+
+    def _decide(self, desk: Desk, buffer: bytearray, start: int, stop: int) -> Flow:
+        """The flow of a statement: remembered, or from the control."""
+        if desk.is_session_mode:
+            return desk.session_flow
+        shape = desk.scanner.scan(buffer, start, stop) if self.has_shapes else None
+        if shape is None:
+            desk.upcalls += 1
+            desk.unknown_statements += 1
+            return desk.control.analyse(self._itself(), octets.cut(buffer, start, stop), None)
+        known = desk.flows.get(shape)
+        if known is not None:
+            return known
+        desk.upcalls += 1
+        return desk.control.analyse(self._itself(), octets.cut(buffer, start, stop), shape)
+
+    def _statement(self, name: bytes) -> Statement | None:
+        """What a name means to this client now, also within the batch in progress."""
+        if self.overlay and name in self.overlay:
+            return self.overlay[name]
+        if len(name) == 0:
+            return self.unnamed
+        return self.statements.get(name)
+
+    def _survey(self, desk: Desk, buffer: bytearray, start: int, end: int) -> int:
+        """Decide a batch by its statements up to the first Sync or Flush, without consuming it.
+
+        Sets role, flow (the most demanding one), survey_end (bytes of the batch) and survey_reads.
+        """
+        p = buffer
+        position = start
+        self.planned.clear()
+        role = REPLICA
+        local = True
+        reads = True
+        found = False
+        decisive: Flow | None = None
+        while True:
+            if position - start > BATCH_BYTES_MAX:
+                reads = False
+                break
+            if end - position < 5:
+                return SURVEY_MORE
+            kind = p[position]
+            length = p[position + 1]
+            length = (length << 8) | p[position + 2]
+            length = (length << 8) | p[position + 3]
+            length = (length << 8) | p[position + 4]
+            stop = position + 1 + length
+            if length < 4 or length > frames.LENGTH_MAX:
+                break
+            if kind == frames.SYNC or kind == frames.FLUSH:
+                if stop > end:
+                    return SURVEY_MORE
+                if kind == frames.FLUSH:
+                    # What comes before the Flush must be answered at once, so it can't be asked twice.
+                    reads = False
+                position = stop
+                break
+            if kind == frames.EXECUTE or kind == frames.CLOSE:
+                if stop > end:
+                    return SURVEY_MORE
+                if kind != frames.CLOSE or not self._closes_well(buffer, position, stop):
+                    local = False
+            elif frames.EXTENDS[kind]:
+                if kind == frames.PARSE and stop > end and stop - position <= desk.statement_bytes_max:
+                    return SURVEY_MORE
+                if kind == frames.DESCRIBE and stop > end:
+                    return SURVEY_MORE
+                self.surveyed = None
+                flow = self._flow_of(desk, kind, buffer, position, stop, end)
+                if kind != frames.PARSE or not self._is_proven(desk):
+                    local = False
+                if flow is None:
+                    if kind == frames.BIND and stop > end and end - position < NAMES_BYTES_MAX:
+                        return SURVEY_MORE
+                else:
+                    found = True
+                    if decisive is None or flow.role == PRIMARY:
+                        decisive = flow
+                    if flow.role == PRIMARY:
+                        role = PRIMARY
+                    if not flow.flags & READS:
+                        reads = False
+                if stop > end:
+                    if stop - start <= BATCH_BYTES_MAX:
+                        return SURVEY_MORE
+                    reads = False
+                    break
+            else:
+                # Something else in the middle: what was seen decides, the rest is judged when its turn comes.
+                reads = False
+                local = False
+                break
+            position = stop
+        self.survey_end = position - start
+        self.survey_reads = reads and found
+        self.role = role if found else PRIMARY
+        self.flow = decisive
+        return SURVEY_LOCAL if local else SURVEY_SERVER
+
+    def _flow_of(
+        self, desk: Desk, kind: int, buffer: bytearray, position: int, stop: int, end: int
+    ) -> Flow | None:
+        """The flow of a Parse's text, or of the statement a Bind or Describe names; None if there is none."""
+        if desk.is_session_mode:
+            return desk.session_flow
+        limit = stop if stop < end else end
+        if kind == frames.DESCRIBE:
+            if buffer[position + 5] != 0x53:
+                return None
+            name_start = position + 6
+        elif kind == frames.BIND:
+            name_start = octets.find_nul(buffer, position + 5, limit) + 1
+            if name_start == 0:
+                return None
+        else:
+            name_end = octets.find_nul(buffer, position + 5, limit)
+            if stop > end or name_end < 0:
+                return self._unknown(desk)
+            text_end = octets.find_nul(buffer, name_end + 1, stop)
+            if text_end < 0:
+                return None
+            text = octets.cut(buffer, name_end + 1, text_end)
+            name = frames.cut_name(octets.cut(buffer, position + 5, name_end))
+            statement = desk.statements.get(text, octets.cut(buffer, text_end + 1, stop))
+            if statement is None or not self.has_shapes:
+                flow = self._decide(desk, buffer, name_end + 1, text_end)
+                statement = Statement(text, b"", flow, b"")
+            elif len(name) == 0 or (name not in self.planned and self._statement(name) is None):
+                self.surveyed = statement
+            # A batch may use the name at once.
+            self.planned[name] = statement
+            return statement.flow
+        name_end = octets.find_nul(buffer, name_start, limit)
+        if name_end < 0:
+            return None
+        name = frames.cut_name(octets.cut(buffer, name_start, name_end))
+        named = self.planned.get(name)
+        if named is None:
+            named = self._statement(name)
+        return None if named is None else named.flow
+
+    def _is_proven(self, desk: Desk) -> bool:
+        """Whether a server has accepted the Parse just surveyed, so that no one needs to ask again."""
+        statement = self.surveyed
+        return statement is not None and statement.proven == desk.statements.epoch
+
+    def _closes_well(self, buffer: bytearray, position: int, stop: int) -> bool:
+        """Whether a Close is well formed; what is not goes to a server, which says so."""
+        if stop - position < 7 or buffer[position + 5] not in b"SP":
+            return False
+        return octets.find_nul(buffer, position + 6, stop) == stop - 1
+
+    def _answer_here(self, desk: Desk, kind: int, buffer: bytearray, position: int, stop: int) -> int:
+        """A batch that only closes, or prepares what servers are known to accept, needs no server.
+
+        Answers where its frame ends.
+        """
+        if kind == frames.PARSE:
+            name_end = octets.find_nul(buffer, position + 5, stop)
+            text_end = octets.find_nul(buffer, name_end + 1, stop)
+            name = frames.cut_name(octets.cut(buffer, position + 5, name_end))
+            text = octets.cut(buffer, name_end + 1, text_end)
+            statement = desk.statements.get(text, octets.cut(buffer, text_end + 1, stop))
+            assert statement is not None
+            if len(name) == 0:
+                self.unnamed = statement
+            else:
+                self.statements[name] = statement
+            desk.client_parses += 1
+            self.put_bytes(frames.PARSE_COMPLETE_FRAME)
+            return stop
+        if buffer[position + 5] == 0x53 and stop - position > 6:
+            name = frames.cut_name(octets.cut(buffer, position + 6, stop - 1))
+            if len(name) == 0:
+                self.unnamed = None
+            else:
+                self.statements.pop(name, None)
+        self.put_bytes(frames.CLOSE_COMPLETE_FRAME)
+        return stop
