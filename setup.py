@@ -32,7 +32,10 @@ class BuildAllOrNone(build_ext):
 
         if self.distribution.ext_modules:
             self.distribution.ext_modules[:] = cythonize(
-                self.distribution.ext_modules, build_dir="build/cython", compiler_directives=DIRECTIVES
+                self.distribution.ext_modules,
+                build_dir="build/cython",
+                compiler_directives=DIRECTIVES,
+                quiet=True,
             )
         super().finalize_options()
 

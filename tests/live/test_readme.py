@@ -102,9 +102,10 @@ def vaguely(text: str) -> str:
 
 
 def environment(**more: str) -> dict[str, str]:
-    """Like a reader's shell: our command is on PATH."""
+    """Like a reader's shell: our command is on PATH, and no make is above."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    return {**os.environ, "PATH": path, "COLUMNS": "80", **more}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    return {**inherited, "PATH": path, "COLUMNS": "80", **more}
 
 
 class Reader:
