@@ -234,7 +234,7 @@ class Node:
         keys = {server.key for server in servers.values()}
         for key in [key for key in account.pools if key not in keys]:
             pool = account.pools.pop(key)
-            pool.generation += 1
+            self.control.renew(pool)
             for target in list(pool.targets):
                 target.serve_by([other for other in target.pools if other is not pool])
         for server in servers.values():
@@ -329,7 +329,7 @@ class Node:
             if account.settings.cluster == cluster:
                 for key, pool in account.pools.items():
                     if key.name == server:
-                        pool.generation += 1
+                        self.control.renew(pool)
 
     def _set_view(self, view: View) -> None:
         if view is self.view:
@@ -413,7 +413,7 @@ class Node:
         for pool in account.pools.values():
             pool.limit = settings.size
             if is_renewed:
-                pool.generation += 1
+                self.control.renew(pool)
         if before.mode != settings.mode:
             # A session can not change its mode under a client: those who are here are told to come again.
             for client in list(account.clients):
@@ -427,7 +427,7 @@ class Node:
         """The pool is gone: who waits or rests is told at once, who works may end its transaction."""
         account.is_removed = True
         for pool in account.pools.values():
-            pool.generation += 1
+            self.control.renew(pool)
         fault = _no_database(account.settings.key.database)
         for client in list(account.clients):
             if client.waiting or _is_resting(client):

@@ -13,7 +13,6 @@ from pgcat_cluster.net.clock import monotonic_s, wall_s
 from pgcat_cluster.relay.build import build_kind
 from pgcat_cluster.relay.client import Client
 from pgcat_cluster.relay.desk import Desk
-from pgcat_cluster.relay.server import Server
 from pgcat_cluster.session.account import Account
 from pgcat_cluster.session.control import Control
 from pgcat_cluster.telemetry.averages import History
@@ -199,10 +198,7 @@ class Operations:
     def _retire(self, account: Account) -> None:
         """Links that rest close now, the others when they are released."""
         for pool in account.pools.values():
-            pool.generation += 1
-            for server in list(pool.idle):
-                assert isinstance(server, Server)
-                self.node.control.retire(server)
+            self.node.control.renew(pool)
 
 
 def _desk(account: Account) -> Desk:

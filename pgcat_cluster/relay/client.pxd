@@ -46,8 +46,10 @@ cdef class Client(Surveyor):
     cpdef _ensure(self, Desk desk, ServerEnd server, Statement statement)
     @cython.locals(name_end=Py_ssize_t, text_end=Py_ssize_t, name=bytes, text=bytes, types=bytes, statement=Statement, flow=Flow, moved=ServerEnd)
     cdef Py_ssize_t _parse(self, Desk desk, ServerEnd server, bytearray buffer, Py_ssize_t position, Py_ssize_t stop, Py_ssize_t end) except? -1
-    @cython.locals(name=bytes, statement=Statement)
-    cdef _spell_out(self, ServerEnd server)
+    cdef _make_room(self, Desk desk, ServerEnd server)
+    @cython.locals(name=bytes, statement=Statement, is_any=bint)
+    cdef _spell_out(self, ServerEnd server, bytes text, bint is_simple)
+    cdef _prepare_as(self, ServerEnd server, bytes name, Statement statement)
     cdef bint _moves(self) except? -1
     @cython.locals(server=ServerEnd, statement=Statement)
     cdef ServerEnd _move(self, Desk desk)

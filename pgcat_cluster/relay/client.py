@@ -237,7 +237,7 @@ class Client(Surveyor):
         if flow.flags & SEQUENCES and not self.executed:
             server.order(b"DISCARD SEQUENCES", None)
         if flow.flags & CALLS:
-            self._spell_out(server)
+            self._spell_out(server, octets.cut(buffer, position + 5, stop), True)
         self.retry = False
         if (
             flow.flags & READS
@@ -439,8 +439,7 @@ class Client(Surveyor):
         if statement in server.prepared:
             server.prepared[statement] = server.serial
             return
-        if len(server.prepared) >= desk.prepared_max:
-            server.evict(desk.prepared_max // 8)
+        self._make_room(desk, server)
         desk.server_parses += 1
         server.prepared[statement] = server.serial
         server.put_bytes(frames.close_frame(statement.server_name))
@@ -448,20 +447,36 @@ class Client(Surveyor):
         server.put_bytes(statement.parse_frame(statement.server_name))
         server.ledger.append(Owed(ledgers.PARSED_QUIET, None, statement))
 
-    def _spell_out(self, server: Server) -> None:
+    def _make_room(self, desk: Desk, server: Server) -> None:
+        if len(server.prepared) >= desk.prepared_max:
+            server.evict(desk.prepared_max // 8)
+
+    def _spell_out(self, server: Server, text: bytes, is_simple: bool) -> None:
         """SQL names statements that were prepared by protocol: the server must know them under their names.
 
-        What is left of them when the transaction is over is asked in settling.
+        What is left of them when the transaction is over is asked in settling. Before a simple Query comes a Sync
+        of ours: if a statement can not be prepared any more, the Query must be answered all the same.
         """
+        if self.status == frames.STATUS_FAILED:
+            return
+        is_any = False
         for name in [*self.statements, *self.overlay]:
             statement = self._statement(name)
-            if statement is not None and name not in self.spelled:
-                server.put_bytes(frames.close_frame(name))
-                server.ledger.append(ledgers.OWED_CLOSE_QUIET)
-                server.put_bytes(statement.parse_frame(name))
-                server.ledger.append(Owed(ledgers.PARSED_QUIET, None, None))
+            if statement is not None and name not in self.spelled and name in text:
+                self._prepare_as(server, name, statement)
                 self.spelled.add(name)
-                server.is_stale = True
+                is_any = True
+        if is_any and is_simple:
+            server.put_bytes(frames.SYNC_FRAME)
+            server.ledger.append(ledgers.OWED_SYNC_QUIET)
+
+    def _prepare_as(self, server: Server, name: bytes, statement: Statement) -> None:
+        """Prepare a statement under a name of the client's; the server forgets it when it is cleaned."""
+        server.put_bytes(frames.close_frame(name))
+        server.ledger.append(ledgers.OWED_CLOSE_QUIET)
+        server.put_bytes(statement.parse_frame(name))
+        server.ledger.append(Owed(ledgers.PARSED_QUIET))
+        server.is_stale = True
 
     def _parse(
         self, desk: Desk, server: Server, buffer: bytearray, position: int, stop: int, end: int
@@ -498,7 +513,7 @@ class Client(Surveyor):
                 return position
             server = moved
         if flow.flags & CALLS:
-            self._spell_out(server)
+            self._spell_out(server, text, False)
         desk.client_parses += 1
         self.unsynced = True
         if len(name) == 0:
@@ -510,12 +525,12 @@ class Client(Surveyor):
         if self._statement(name) is not None:
             # The server itself shall say that the name is taken, in its own words, or that the transaction
             # has failed, whichever is true.
-            server.put_bytes(Statement(b"", b"\0\0", flow, b"").parse_frame(name))
-            server.ledger.append(Owed(ledgers.PARSED_QUIET, None, None))
+            self._prepare_as(server, name, Statement(b"", b"\0\0", flow, b""))
             server.put(buffer, position, stop)
             server.ledger.append(Owed(ledgers.PARSED, None, None))
-            server.is_stale = True
             return stop
+        if statement not in server.prepared:
+            self._make_room(desk, server)
         server.put_bytes(frames.close_frame(statement.server_name))
         server.ledger.append(ledgers.OWED_CLOSE_QUIET)
         server.put_bytes(statement.parse_frame(statement.server_name))
@@ -574,7 +589,7 @@ class Client(Surveyor):
                 server = moved
             self._note(statement.flow)
             if statement.flow.flags & CALLS:
-                self._spell_out(server)
+                self._spell_out(server, statement.text, False)
         desk.binds += 1
         self.unsynced = True
         self.executed = True

@@ -12,7 +12,7 @@ cdef Py_ssize_t CALL_BYTES_MAX
 cdef int FORGETS, UNPINS, ASKS
 
 cdef class Server(ServerEnd):
-    @cython.locals(p="unsigned char *", position=Py_ssize_t, run=Py_ssize_t, count=Py_ssize_t, kind=int, length=Py_ssize_t, stop=Py_ssize_t, client=ClientEnd, renamed=bytearray)
+    @cython.locals(p="unsigned char *", position=Py_ssize_t, run=Py_ssize_t, count=Py_ssize_t, kind=int, length=Py_ssize_t, stop=Py_ssize_t, client=ClientEnd, renamed=bytearray, sqlstate=bytes, is_swallowed=bint, is_own=bint, names_ours=bint, is_fatal=bint)
     cpdef Py_ssize_t consume(self, bytearray buffer, Py_ssize_t start, Py_ssize_t end) except? -1
     cdef _look(self)
     @cython.locals(client=ClientEnd)
@@ -28,9 +28,9 @@ cdef class Server(ServerEnd):
     @cython.locals(owed=Owed, desk=Desk, statement=Statement)
     cdef _completed(self, ClientEnd client, int kind)
     @cython.locals(owed=Owed, client=ClientEnd, first=bint)
-    cdef _strike(self)
+    cdef bint _strike(self) except? -1
     @cython.locals(desk=Desk)
-    cdef _error(self, ClientEnd client, bytes sqlstate, bint is_fatal)
+    cdef _error(self, ClientEnd client, bytes sqlstate, bint names_ours, bint is_fatal)
     cdef _copy_begins(self, ClientEnd client)
     @cython.locals(flow=Flow)
     cdef _stand_aside(self, ClientEnd client)

@@ -100,23 +100,27 @@ class Server(ServerEnd):
                 position = stop
             elif kind == frames.ERROR:
                 sqlstate = frames.error_code(buffer, position + 5, stop)
-                self._strike()
-                if client.retry and sqlstate == b"25006":
+                # A statement of ours may have failed, behind which stands a Sync of ours.
+                is_own = self._strike()
+                is_swallowed = is_own or (client.retry and sqlstate == b"25006")
+                names_ours = buffer.find(marks.SERVER_NAME_PREFIX, position, stop) >= 0
+                if not is_swallowed:
+                    client.retry = False
+                if is_swallowed or names_ours:
                     self._deliver(buffer, run, position)
-                    position = stop
-                    run = position
-                    self._stand_aside(client)
-                    continue
-                client.retry = False
-                if buffer.find(marks.SERVER_NAME_PREFIX, position, stop) >= 0:
-                    self._deliver(buffer, run, position)
-                    renamed = bytearray(client.in_own_words(octets.cut(buffer, position + 5, stop)))
-                    self._deliver(renamed, 0, len(renamed))
                     run = stop
                 position = stop
+                if is_swallowed:
+                    if not is_own:
+                        self._stand_aside(client)
+                    continue
+                if names_ours:
+                    renamed = bytearray(client.in_own_words(octets.cut(buffer, stop - length + 4, stop)))
+                    self._deliver(renamed, 0, len(renamed))
                 self._deliver(buffer, run, position)
                 run = position
-                self._error(client, sqlstate, buffer.find(b"VFATAL\0", stop - length + 4, stop) >= 0)
+                is_fatal = buffer.find(b"VFATAL\0", stop - length + 4, stop) >= 0
+                self._error(client, sqlstate, names_ours, is_fatal)
             elif kind == frames.PARAMETER_STATUS:
                 position = stop
                 self._deliver(buffer, run, position)
@@ -275,8 +279,8 @@ class Server(ServerEnd):
         elif owed.kind == ledgers.CLOSED and owed.name:
             client.answered.append(owed)
 
-    def _strike(self) -> None:
-        """An error: nothing up to the next ReadyForQuery will be answered any more."""
+    def _strike(self) -> bool:
+        """An error: nothing up to the next ReadyForQuery will be answered any more. Whether that one is ours."""
         ledger = self.ledger
         client = self.client
         first = True
@@ -296,14 +300,15 @@ class Server(ServerEnd):
         self._look()
         if client is not None and client.overlay:
             client.overlay.clear()
+        return self.quiet
 
-    def _error(self, client: Client, sqlstate: bytes, is_fatal: bool) -> None:
+    def _error(self, client: Client, sqlstate: bytes, names_ours: bool, is_fatal: bool) -> None:
         """An error went to the client."""
         desk = client.desk
         assert desk is not None
         desk.errors[sqlstate] = desk.errors.get(sqlstate, 0) + 1
         client.failed = True
-        if sqlstate == b"0A000" or sqlstate == b"26000":
+        if sqlstate == b"0A000" or (sqlstate == b"26000" and names_ours):
             # A plan that no longer fits, or a statement that is gone: prepare everything again.
             self.prepared.clear()
         if sqlstate[:2] == b"42" or sqlstate[:2] == b"0A":

@@ -201,6 +201,13 @@ class Control:
                 assert isinstance(waiter, Client)
                 self._refuse(waiter, ServerUnreachable(detail=text))
 
+    def renew(self, pool: Pool) -> None:
+        """No link of this pool is used again: those that rest close now, the others when they are released."""
+        pool.generation += 1
+        for server in list(pool.idle):
+            assert isinstance(server, Server)
+            self.retire(server)
+
     def retire(self, server: Server) -> None:
         """A free link that is too old, of another generation, or has a cancel on its way."""
         if server.cancels > 0:
