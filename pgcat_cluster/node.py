@@ -245,6 +245,7 @@ class Node:
                 )
             account.pools[server.key].weight = server.weight
         account.view = self.view.clusters[account.settings.cluster]
+        account.on_all_bad = self.topology.clusters[account.settings.cluster].read.on_all_bad
         self.control.place(account)
 
     def _watch(self, cluster: Cluster) -> None:

@@ -10,6 +10,7 @@ from pgcat_cluster.relay.server import Server
 from pgcat_cluster.relay.stock import Pool
 from pgcat_cluster.session.parameters import Parameters
 from pgcat_cluster.topology.model import PoolSettings, ServerKey
+from pgcat_cluster.topology.settings import OnAllBad
 from pgcat_cluster.topology.view import ClusterView
 from pgcat_cluster.wire.scram import ScramKeys
 
@@ -96,9 +97,10 @@ class Account:
     `greetings` remembers what a server reports under a set of start-up parameters, so that a login needs no server.
     """
 
-    def __init__(self, settings: PoolSettings, view: ClusterView) -> None:
+    def __init__(self, settings: PoolSettings, view: ClusterView, on_all_bad: OnAllBad = "primary") -> None:
         self.settings = settings
         self.view = view
+        self.on_all_bad = on_all_bad
         self.desk: Desk | None = None
         self.pools: dict[ServerKey, Pool] = {}
         self.clients: set[Client] = set()

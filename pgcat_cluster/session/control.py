@@ -93,10 +93,12 @@ class Control:
         primary = account.pools.get(view.primary) if view.primary is not None else None
         writers = [] if primary is None else [primary]
         readers = [account.pools[server.key] for server in view.readable if server.key in account.pools]
+        if not readers and account.on_all_bad == "any":
+            readers = [account.pools[server.key] for server in view.replicas if server.key in account.pools]
         if settings.reads == "primary":
             readers = list(writers)
         elif settings.reads_on_primary == "always" or (
-            settings.reads_on_primary == "when_no_replica" and not readers
+            settings.reads_on_primary == "when_no_replica" and not readers and account.on_all_bad != "fail"
         ):
             readers = readers + [pool for pool in writers if pool not in readers]
         if desk.primary.pools != writers:

@@ -12,7 +12,6 @@ from pgcat_cluster.topology.settings import (
     SIZE_DEFAULT,
     AuthMethod,
     Balancing,
-    ErrorCompat,
     Fleet,
     Leadership,
     Node,
@@ -125,7 +124,6 @@ class PoolSettings(Value, frozen=True, kw_only=True):
     writing_functions: tuple[str, ...] = ()
     prepared_statements_max: int = 500
     parameters: Mapping[str, str] = MappingProxyType({})
-    error_compat: ErrorCompat = ""
     require_tls: bool = False
 
 

@@ -75,7 +75,6 @@ PoolMode = Literal["transaction", "session"]
 Reads = Literal["replicas", "primary"]
 ReadsOnPrimary = Literal["never", "when_no_replica", "always"]
 Balancing = Literal["random", "least_connections"]
-ErrorCompat = Literal["", "pgcat"]
 AuthMethod = Literal["scram-sha-256", "md5", "trust"]
 OnAllBad = Literal["primary", "any", "fail"]
 
@@ -321,7 +320,6 @@ class PoolOptions(Document, frozen=True, kw_only=True):
     writing_functions: list[Text] | None = None
     prepared_statements_max: Count | None = None
     parameters: dict[ParameterName, str] | None = None
-    error_compat: ErrorCompat | None = None
     require_tls: bool | None = None
 
 
