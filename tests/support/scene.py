@@ -1,0 +1,391 @@
+"""The real relay and session between sockets whose far ends the test holds: no event loop, no time, no chance."""
+
+from __future__ import annotations
+
+import select
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType, SimpleNamespace
+
+import msgspec
+
+from pgcat_cluster.errors import Fault, ShuttingDown, UnknownDatabase
+from pgcat_cluster.net.front import Front
+from pgcat_cluster.relay import marks
+from pgcat_cluster.relay.client import Client
+from pgcat_cluster.relay.desk import Desk
+from pgcat_cluster.relay.server import Server
+from pgcat_cluster.relay.stock import Pool, Target
+from pgcat_cluster.session.account import Account, Backend, Source, Visitor
+from pgcat_cluster.session.control import Control
+from pgcat_cluster.session.login import Credential, LoggedIn, LoginPolicy
+from pgcat_cluster.topology.model import Credentials, PoolKey, PoolSettings, ServerKey
+from pgcat_cluster.topology.units import Address
+from pgcat_cluster.topology.view import ClusterView, ServerView
+from pgcat_cluster.wire import md5, scram
+from pgcat_cluster.wire.startup import CancelRequest, Startup
+
+CALLS_MAX = 100_000
+PASSWORD = "pencil"
+# How each user logs in; `stranger` is nobody.
+USERS: Mapping[str, Credential] = {
+    "test": Credential(method="trust", verifier=None),
+    "md5": Credential(method="md5", verifier=md5.make_verifier("md5", PASSWORD)),
+    "scram": Credential(
+        method="scram-sha-256", verifier=scram.make_verifier(PASSWORD, 1, b"0123456789abcdef").to_text()
+    ),
+}
+
+
+class Reactor:
+    """An event loop that runs only when it is pumped."""
+
+    def __init__(self) -> None:
+        self.readers: dict[int, Callable[[], None]] = {}
+        self.writers: dict[int, Callable[[], None]] = {}
+
+    def add_reader(self, fd: int, callback: Callable[[], None], /) -> None:
+        assert fd not in self.readers
+        self.readers[fd] = callback
+
+    def remove_reader(self, fd: int, /) -> None:
+        del self.readers[fd]
+
+    def add_writer(self, fd: int, callback: Callable[[], None], /) -> None:
+        assert fd not in self.writers
+        self.writers[fd] = callback
+
+    def remove_writer(self, fd: int, /) -> None:
+        del self.writers[fd]
+
+    def turn(self) -> bool:
+        """Call back once for whatever is ready; whether anything was."""
+        poll = select.poll()
+        for fd in sorted(self.readers.keys() | self.writers.keys()):
+            poll.register(
+                fd,
+                (select.POLLIN if fd in self.readers else 0) | (select.POLLOUT if fd in self.writers else 0),
+            )
+        ready = poll.poll(0)
+        for fd, events in ready:
+            # A callback may take another one away, or replace it.
+            if events & ~select.POLLOUT and (call := self.readers.get(fd)):
+                call()
+            if events & ~select.POLLIN and (call := self.writers.get(fd)):
+                call()
+        return bool(ready)
+
+
+class Far:
+    """The far end of a link: what a client or a server has received of us, and whether we closed."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.socket = sock
+        self.received = bytearray()
+        self.is_closed = False
+
+    def send(self, data: bytes) -> int:
+        """Send what fits; what is sent to nobody is lost."""
+        try:
+            return self.socket.send(data)
+        except BlockingIOError:
+            return 0
+        except OSError:
+            return len(data)
+
+    def collect(self) -> bool:
+        """Take what has arrived; whether anything has."""
+        before = len(self.received), self.is_closed
+        try:
+            while not self.is_closed and self.socket.fileno() >= 0:
+                data = self.socket.recv(65536)
+                self.received += data
+                self.is_closed = not data
+        except BlockingIOError:
+            pass
+        except ConnectionError:
+            self.is_closed = True
+        return before != (len(self.received), self.is_closed)
+
+    def take(self) -> bytes:
+        data = bytes(self.received)
+        self.received.clear()
+        return data
+
+
+class Scene:
+    """One account with clients and server links by name; `calls` is what the session asked for."""
+
+    def __init__(
+        self,
+        *,
+        servers: tuple[str, ...] = ("p1", "r1"),
+        options: Mapping[str, str] = MappingProxyType({}),
+        statement_bytes_max: int = 1 << 20,
+    ) -> None:
+        self.now = 1000.0
+        self.calls: list[str] = []
+        self.reactor = Reactor()
+        self.scratch = bytearray(65536)
+        self.clients: dict[str, Client] = {}
+        self.links: dict[str, Server] = {}
+        self.ends: dict[str, Far] = {}
+        self.fronts: dict[Client, Front] = {}
+        self.numbers = 0
+        self.control = Control(self, lambda: self.now, self._counted)
+        self.settings = msgspec.convert(
+            {
+                "key": PoolKey("test", "test"),
+                "cluster": "main",
+                "server_database": "test",
+                "login": Credentials(user="test"),
+                **options,
+            },
+            PoolSettings,
+            strict=False,
+        )
+        keys = {name: ServerKey("main", name, Address(host=name, port=5432)) for name in servers}
+        self.account = Account(
+            self.settings,
+            ClusterView(
+                name="main",
+                servers={name: ServerView(key=key, weight=100) for name, key in keys.items()},
+                primary=keys.get("p1"),
+                why_no_primary="" if "p1" in keys else "none answers",
+            ),
+        )
+        self.desk = self.account.desk = Desk(
+            marks.BALANCE_LEAST if self.settings.balancing == "least_connections" else marks.BALANCE_RANDOM,
+            1,
+            self.control.grow_for,
+            self.account,
+            control=self.control,
+            clock=lambda: self.now,
+            is_session_mode=self.settings.mode == "session",
+            statement_bytes_max=statement_bytes_max,
+            prepared_max=self.settings.prepared_statements_max,
+        )
+        self.pools = {
+            name: Pool(self.desk, name, self.settings.size, 100, Source(self.account, key))
+            for name, key in keys.items()
+        }
+        self.account.pools = {key: self.pools[name] for name, key in keys.items()}
+        self.control.place(self.account)
+
+    def close(self) -> None:
+        for link in [*self.clients.values(), *self.links.values()]:
+            link.close()
+        for far in self.ends.values():
+            far.socket.close()
+
+    def _counted(self, count: int) -> bytes:
+        """Keys that can be foretold: 1, 2, 3, …"""
+        return self._number().to_bytes(count, "big")
+
+    def _number(self) -> int:
+        self.numbers += 1
+        return self.numbers
+
+    def _pair(self, name: str) -> socket.socket:
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        theirs.setblocking(False)
+        self.ends[name] = Far(theirs)
+        return ours
+
+    # -- what happens --------------------------------------------------------------------------------------
+
+    def settle(self) -> None:
+        """Let everything happen that can."""
+        for _ in range(CALLS_MAX):
+            turned = self.reactor.turn()
+            heard = [far.collect() for far in self.ends.values()]
+            if not turned and not any(heard):
+                return
+        raise AssertionError("the relay never comes to rest")
+
+    def send(self, name: str, *chunks: bytes) -> None:
+        """Chunks arrive, one after the other."""
+        for chunk in chunks:
+            while chunk:
+                chunk = chunk[self.ends[name].send(chunk) :]
+                self.settle()
+
+    def leave(self, name: str) -> None:
+        """A far end closes."""
+        self.ends[name].socket.close()
+        self.settle()
+
+    def connect(self, name: str) -> Client:
+        """A client that has said nothing yet."""
+        front = Front(self, self.now + 15)
+        client = Client(self._pair(name), self.reactor, self.scratch, front)
+        client.detail = ("192.0.2.1", 4000)
+        self.clients[name] = client
+        self.fronts[client] = front
+        client.start()
+        return client
+
+    def enter(self, name: str, parameters: Mapping[str, str] = MappingProxyType({})) -> Client:
+        """A client that has proved who it is."""
+        client = self.connect(name)
+        client.is_starting = False
+        self.admit(
+            client, None, LoggedIn(user="test", database="test", parameters=dict(parameters), keys=None)
+        )
+        self.settle()
+        return client
+
+    def meet(self, name: str) -> Client:
+        """A client that has logged in a while ago; what it was told is forgotten."""
+        self.account.remember_greeting(self.control.catalogue.none, {})
+        client = self.enter(name)
+        self.ends[name].take()
+        return client
+
+    def open(self, server: str, reported: Mapping[str, str] = MappingProxyType({})) -> Server:
+        """A link that was asked for is there: the next of its server."""
+        pool = self.pools[server]
+        number = 1 + sum(name.startswith(f"{server}.") for name in self.links)
+        name = f"{server}.{number}"
+        link = Server(self._pair(name), self.reactor, self.scratch, pool, self.control)
+        self.links[name] = link
+        life_s = self.settings.lifetime_s or float("inf")
+        link.opened_at = self.now
+        backend = Backend(self._number(), number, b"1234", dict(reported), self.now, self.now + life_s)
+        self.control.linked(pool, link, backend)
+        self.settle()
+        return link
+
+    def bring(self, server: str) -> Server:
+        """A link that nobody asked for."""
+        self.pools[server].opening += 1
+        return self.open(server)
+
+    def fail(self, server: str, text: str, *, is_overload: bool) -> None:
+        """A link that was asked for can not be had."""
+        self.control.link_failed(self.pools[server], text, is_overload=is_overload, is_down=not is_overload)
+        self.settle()
+
+    def wait(self, span_s: float) -> None:
+        self.now += span_s
+        self.control.tick(self.account)
+        self.settle()
+
+    def pause(self) -> None:
+        self.desk.paused = True
+        self.renew()
+
+    def renew(self) -> None:
+        """All links there are must be replaced by new ones."""
+        for pool in self.pools.values():
+            pool.generation += 1
+            for server in list(pool.idle):
+                assert isinstance(server, Server)
+                self.control.retire(server)
+        self.settle()
+
+    def resume(self) -> None:
+        self.desk.paused = False
+        self.account.resumed_at = self.now
+        self.desk.serve_waiters()
+        self.control.place(self.account)
+        self.settle()
+
+    def lead(self, server: str | None, why_none: str = "") -> None:
+        """Another server is the primary, or none is."""
+        before, view = self.account.view.primary, self.account.view.with_primary(server, why_none)
+        for key in (before, view.primary):
+            if key is not None:
+                self.account.pools[key].generation += 1
+        self.account.view = view
+        self.control.place(self.account)
+        self.settle()
+
+    def avoid(self, server: str, why: str) -> None:
+        self.account.view = self.account.view.with_server(server, why)
+        self.control.place(self.account)
+        self.settle()
+
+    def dismiss(self, name: str) -> None:
+        self.control.dismiss(self.clients[name], ShuttingDown())
+        self.settle()
+
+    def cancelled(self, name: str) -> None:
+        """The cancel that was asked for has been sent."""
+        self.control.cancel_sent(self.links[name])
+        self.settle()
+
+    def name_of(self, link: object) -> str:
+        return next(name for name, one in [*self.links.items(), *self.clients.items()] if one is link)
+
+    # -- what always holds ---------------------------------------------------------------------------------
+
+    def check(self) -> None:
+        """Every link is in one place, and every count is what it counts."""
+        for pool in self.pools.values():
+            links = [link for link in self.links.values() if link.pool is pool and not link.closed]
+            assert pool.opened == len(links), f"{pool.key}: {pool.opened} counted, {len(links)} there"
+            assert pool.opening >= 0
+            assert set(pool.idle) == {link for link in links if link.resting}
+            assert len(pool.idle) == len(set(pool.idle))
+        for link in self.links.values():
+            assert link.client is None or link.client.server is link
+            assert not (link.resting and link.client is not None)
+        for target in self.targets():
+            waiting = sum(client.waiting for client in self.clients.values() if client.target is target)
+            assert target.waiting == waiting, f"{target.waiting} counted, {waiting} wait"
+        for client in self.clients.values():
+            assert client.server is None or client.server.client is client
+            assert not (client.waiting and client.server is not None)
+            assert not (client.closed and (client in self.account.clients or client in self.fronts))
+        assert self.account.servers == {link for link in self.links.values() if not link.closed}
+        assert len(self.control.keys) == len([client for client in self.account.clients if _has_key(client)])
+
+    def targets(self) -> Iterator[Target]:
+        yield self.desk.primary
+        yield self.desk.replica
+
+    # -- House and Effects ---------------------------------------------------------------------------------
+
+    def incoming_tls(self) -> SimpleNamespace:
+        return SimpleNamespace(context=None, certificate_hash=None)
+
+    def policy(self) -> LoginPolicy:
+        return LoginPolicy(
+            lookup=USERS.get,
+            default_method="scram-sha-256",
+            mock_secret=b"of this process",
+            mock_iterations=1,
+            random_bytes=lambda count: b"\7" * count,
+        )
+
+    def admit(self, client: Client, startup: Startup | None, logged_in: LoggedIn) -> None:
+        if logged_in.database != "test":
+            raise UnknownDatabase(f'database "{logged_in.database}" does not exist')
+        del self.fronts[client]
+        visitor = Visitor(self.account, self._number(), client.detail, self.now)
+        self.control.enter(client, visitor, logged_in.parameters)
+
+    def cancel(self, request: CancelRequest) -> None:
+        self.control.cancel(request.pid, request.secret)
+
+    def refused(self, client: Client, fault: Fault) -> None:
+        self.fronts.pop(client, None)
+
+    def left(self, client: Client) -> None:
+        self.fronts.pop(client, None)
+
+    def open_link(self, account: Account, pool: Pool) -> None:
+        self.calls.append(f"open {pool.key}")
+
+    def cancel_server(self, server: Server) -> None:
+        self.calls.append(f"cancel {self.name_of(server)}")
+
+    def link_lost(self, account: Account, pool: Pool, reason: str) -> None:
+        self.calls.append(f"tell of {pool.key}: {reason}")
+
+
+def _has_key(client: Client) -> bool:
+    assert isinstance(client.detail, Visitor)
+    return client.detail.key_pid != 0
