@@ -252,6 +252,8 @@ class Client(Surveyor):
         self._forward(server, buffer, position, stop, end)
         server.ledger.append(ledgers.OWED_READY)
         server.unnamed = None
+        self.confirm()
+        self.overlay.pop(b"", None)
         self.unnamed = None
         self.awaiting = True
         self.executed = True
@@ -270,7 +272,7 @@ class Client(Surveyor):
     def _note(self, flow: Flow) -> None:
         """Remember what an execution may do to the session."""
         self.flags |= flow.flags
-        if flow.flags & FORGETS and self.server is not None:
+        if flow.flags & FORGETS and self.server is not None and self.status != frames.STATUS_FAILED:
             self.server.prepared.clear()
         if flow.parameters:
             if self.names is None:
@@ -519,7 +521,7 @@ class Client(Surveyor):
         if len(name) == 0:
             server.put(buffer, position, stop)
             server.ledger.append(Owed(ledgers.PARSED, name, statement))
-            self.unnamed = statement
+            self.overlay[name] = statement
             server.unnamed = statement
             return stop
         if self._statement(name) is not None:
@@ -624,8 +626,9 @@ class Client(Surveyor):
 
     def in_own_words(self, body: bytes) -> bytes:
         """An ErrorResponse in which servers' names of prepared statements are this client's."""
-        for name, statement in self.statements.items():
-            if statement.server_name and statement.server_name in body:
+        known = [*self.statements.items(), *[(owed.name, owed.statement) for owed in self.answered]]
+        for name, statement in known:
+            if name and statement is not None and statement.server_name and statement.server_name in body:
                 body = body.replace(b'"' + statement.server_name + b'"', b'"' + name + b'"')
         return b"E" + (len(body) + 4).to_bytes(4, "big") + body
 
@@ -634,9 +637,12 @@ class Client(Surveyor):
         for owed in self.answered:
             name = owed.name
             assert name is not None
-            if owed.kind == ledgers.PARSED and owed.statement is not None:
-                self.statements[name] = owed.statement
-            elif owed.kind == ledgers.CLOSED:
+            statement = owed.statement if owed.kind == ledgers.PARSED else None
+            if len(name) == 0:
+                self.unnamed = statement
+            elif statement is not None:
+                self.statements[name] = statement
+            else:
                 self.statements.pop(name, None)
         self.answered.clear()
 
@@ -675,10 +681,9 @@ class Client(Surveyor):
         if len(name) == 0:
             server.put(buffer, position, stop)
             server.unnamed = None
-            self.unnamed = None
         else:
             server.put_bytes(frames.close_frame(marks.NOBODY))
-            self.overlay[name] = None
+        self.overlay[name] = None
 
     def _probe(self, server: Server) -> None:
         """Wait until all that was sent of a batch without Sync has been answered, or has failed.

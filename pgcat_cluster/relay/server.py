@@ -270,13 +270,13 @@ class Server(ServerEnd):
             statement = owed.statement
             if statement is not None:
                 statement.proven = desk.statements.epoch
-                if owed.name:
+                if owed.name is not None:
                     client.answered.append(owed)
         elif owed is ledgers.OWED_PROBE:
             client.probing = False
             client.probed = True
             client.replay()
-        elif owed.kind == ledgers.CLOSED and owed.name:
+        elif owed.kind == ledgers.CLOSED and owed.name is not None:
             client.answered.append(owed)
 
     def _strike(self) -> bool:
@@ -291,8 +291,9 @@ class Server(ServerEnd):
                 if self.unnamed is owed.statement:
                     self.unnamed = None
                     self.has_unnamed = True
-                    if first and client is not None and client.unnamed is owed.statement:
-                        client.unnamed = None
+                    if first and client is not None and owed.name == b"":
+                        # Whether it failed itself or was passed over is not known: it is nobody's.
+                        client.answered.append(Owed(ledgers.CLOSED, b""))
             if owed is ledgers.OWED_PROBE and client is not None:
                 client.probing = False
             first = False

@@ -302,6 +302,8 @@ class Control:
         if not isinstance(name, bytes) or name not in client.statements or client.status == _FAILED:
             return False
         del client.statements[name]
+        # Any simple Query drops it.
+        client.unnamed = None
         client.put_bytes(
             messages.command_complete("DEALLOCATE") + messages.ready_for_query(bytes((client.status,)))
         )

@@ -745,7 +745,7 @@ def test_a_client_that_vanishes_leaves_nothing_committed(wire_front: Front, wire
             # Reset instead of an orderly end.
             line.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         with logged_in(address) as second:
-            answer = second.ask(query("select count(*) from play.leak"))
+            answer = second.ask(query("select count(*) from play.leak"), limit_s=30.0)
             assert [message.body[6:] for message in answer if message.type == b"D"] == [b"0"]
 
 

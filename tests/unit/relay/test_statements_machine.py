@@ -1,0 +1,114 @@
+"""Clients that share a few links and prepare under the same names: each has its own, and links remember but so many."""
+
+from __future__ import annotations
+
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from pgcat_cluster.wire import messages as m
+from tests.support.company import Company
+
+PREPARED_MAX = 2
+BATCH_MAX = 3
+# Each its own shape, so that each is a statement of its own on the servers.
+TEXTS = [f"select $1, a{number}" for number in range(9)] + [
+    f"insert into t{number} values ($1)" for number in range(3)
+]
+
+pieces = st.sampled_from(["whole", "whole", "bytes", "random"])
+names = st.sampled_from(["", *"abcdefgh"])
+texts = st.sampled_from(TEXTS)
+values = st.integers(0, 9).map(lambda number: [b"%d" % number])
+clients = st.runner().flatmap(lambda machine: st.sampled_from(sorted(machine.company.alone)))
+
+
+def part_of_a_batch(data: st.DataObject, known: set[str]) -> list[bytes]:
+    """A statement is used in one of the ways that drivers have, mostly one that can succeed; tells `known`."""
+    way = data.draw(
+        st.sampled_from(["prepare", "prepare", "run", "run", "run", "describe", "again", "close", "any"])
+    )
+    name = data.draw(names)
+    if way in ("run", "describe", "again", "close") and known:
+        name = data.draw(st.sampled_from(sorted(known)))
+    elif way == "prepare" and name in known:
+        name = ""
+    parse = m.parse(name, data.draw(texts))
+    run = [m.bind("", name, data.draw(values)), m.execute("")]
+    if way in ("prepare", "again"):
+        known.add(name)
+    if way == "close":
+        known.discard(name)
+    return {
+        "prepare": [parse, *run],
+        "run": run,
+        "describe": [m.describe(b"S", name), *run],
+        "again": [m.close(b"S", name), parse, *run],
+        "close": [m.close(b"S", name)],
+        "any": [parse],
+    }[way]
+
+
+class Sharing(RuleBasedStateMachine):
+    """One link to the primary and one to a replica, for up to four clients."""
+
+    @initialize(seed=st.integers(0, 99))
+    def begin(self, seed: int) -> None:
+        self.company = Company({"size": "1", "prepared_statements_max": str(PREPARED_MAX)}, seed=seed)
+        self.company.enter()
+
+    @precondition(lambda self: len(self.company.alone) < 4)
+    @rule()
+    def enter(self) -> None:
+        self.company.enter()
+
+    @rule(client=clients, size=st.integers(1, BATCH_MAX), data=st.data(), how=pieces)
+    def use(self, client: str, size: int, data: st.DataObject, how: str) -> None:
+        known = set(self.company.alone[client].statements)
+        parts = [part_of_a_batch(data, known) for _ in range(size)]
+        self.company.say(client, *(frame for part in parts for frame in part), m.sync(), pieces=how)
+
+    @rule(
+        client=clients, text=st.sampled_from(["begin", "commit", "rollback", "select 1/0", "begin read only"])
+    )
+    def query(self, client: str, text: str) -> None:
+        self.company.say(client, m.query(text))
+
+    @rule(client=clients, name=st.sampled_from("ab"))
+    def deallocate(self, client: str, name: str) -> None:
+        if name in self.company.alone[client].statements:
+            self.company.say(client, m.query(f"deallocate {name}"))
+
+    @rule(client=clients, size=st.integers(4, 7))
+    def set(self, client: str, size: int) -> None:
+        self.company.say(client, m.query(f"set work_mem = {size}"), m.query("show work_mem"))
+
+    @precondition(lambda self: len(self.company.alone) > 1)
+    @rule(client=clients, inside=st.booleans())
+    def leave(self, client: str, inside: bool) -> None:
+        if inside:
+            self.company.scene.ends[client].send(m.query("begin") + m.parse("a", TEXTS[0]) + m.flush())
+        self.company.leave(client)
+
+    @invariant()
+    def links_remember_but_so_many(self) -> None:
+        for link in self.company.scene.links.values():
+            assert len(link.prepared) <= PREPARED_MAX + BATCH_MAX
+
+    def teardown(self) -> None:
+        if hasattr(self, "company"):
+            try:
+                self.company.finish()
+            finally:
+                self.company.scene.close()
+
+
+# A story of fifty steps that is not made shorter in minutes is still read.
+Sharing.TestCase.settings = settings(
+    max_examples=30,
+    stateful_step_count=50,
+    deadline=None,
+    phases=(Phase.explicit, Phase.reuse, Phase.generate),
+    suppress_health_check=list(HealthCheck),
+)
+TestSharing = Sharing.TestCase
