@@ -38,6 +38,7 @@ cdef class Link:
     cpdef resume_reading(self)
     @cython.locals(count=Py_ssize_t)
     cpdef on_readable(self)
+    cpdef poke(self)
     @cython.locals(size=Py_ssize_t)
     cpdef _receive_tls(self, Py_ssize_t count)
     cpdef _send_answers(self)

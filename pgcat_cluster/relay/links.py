@@ -116,6 +116,15 @@ class Link:
         elif count != WOULD_BLOCK:
             self.lost("connection closed by peer" if count == 0 else "connection failed")
 
+    def poke(self) -> None:
+        """Look whether the peer is still there.
+
+        libuv stops to watch a socket that reports an error. If data came in front of the error, reading them gives
+        no error yet, and nobody would call again.
+        """
+        if self.reading and not self.closed and not self.consuming:
+            self.on_readable()
+
     def _receive_tls(self, count: int) -> None:
         """Decrypt what arrived and take it; finish the handshake first."""
         pipe = self.tls

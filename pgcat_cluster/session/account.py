@@ -109,6 +109,9 @@ class Account:
         self.pins: Counter[str] = Counter()
         self.faults: Counter[str] = Counter()
         self.is_removed = False
+        # When links in use, and all of them, were last looked at; see `relay.links.Link.poke`.
+        self.looked_at = 0.0
+        self.swept_at = 0.0
         # Waiters of a pause begin to count when it ends.
         self.resumed_at = 0.0
         # What a client's own login proved, for users whose password only the servers know.

@@ -53,6 +53,8 @@ _FAILED = 0x45
 _ATTEMPTS_MAX = 3
 # How long a server link may go on with the statement of a client that has left.
 ABANDONED_S = 5.0
+LOOK_S = 0.5
+SWEEP_S = 10.0
 
 
 class Effects(Protocol):
@@ -521,6 +523,7 @@ class Control:
         for target in (desk.primary, desk.replica):
             self._expire_waiters(account, target, now)
             self._serve(account, target)
+        self._look_around(account, now)
         for server in list(account.servers):
             self._expire_server(account, server, now)
         if settings.idle_session_timeout_s > 0:
@@ -533,6 +536,19 @@ class Control:
                 pool.may_open = True
             if pool.opened + pool.opening < settings.min_size and pool.targets:
                 self._grow(pool)
+
+    def _look_around(self, account: Account, now: float) -> None:
+        """Notice peers that went away without an event: soon where a server is held, in time elsewhere."""
+        if now - account.looked_at >= LOOK_S:
+            account.looked_at = now
+            for server in list(account.servers):
+                server.poke()
+                if server.client is not None:
+                    server.client.poke()
+        if now - account.swept_at >= SWEEP_S:
+            account.swept_at = now
+            for client in list(account.clients):
+                client.poke()
 
     def _expire_waiters(self, account: Account, target: Target, now: float) -> None:
         limit_s = account.settings.checkout_timeout_s

@@ -44,7 +44,7 @@ from tests.support.player import (
 )
 
 CLOSE_LIMIT_S = 3.0  # "within a second", on a machine that does other things too
-BYSTANDER_GAP_MAX_S = 0.5
+BYSTANDER_GAP_MAX_S = 5.0
 MEMORY_GROWTH_MAX_KB = 20_000
 FRONTEND_TYPES = b"QPBDECSHXFdcf"
 HUGE = (2**31 - 1, 2**31, 2**32 - 1)
