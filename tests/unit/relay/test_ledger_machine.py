@@ -98,6 +98,10 @@ actions = st.one_of(
 ).filter(bool)
 
 
+# Searches at random and finds what is still open: for the long runs, not for each change.
+pytestmark = pytest.mark.live_long
+
+
 # A story of a dozen steps is read as it is: making it shorter would take minutes.
 @settings(
     max_examples=120,
