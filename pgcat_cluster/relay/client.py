@@ -682,7 +682,10 @@ class Client(Surveyor):
             server.put(buffer, position, stop)
             server.unnamed = None
         else:
-            server.put_bytes(frames.close_frame(marks.NOBODY))
+            # A link that was made to know the client's own name must forget it.
+            server.put_bytes(
+                frames.close_frame(self._unknown_name(name) if server.is_stale else marks.NOBODY)
+            )
         self.overlay[name] = None
 
     def _probe(self, server: Server) -> None:

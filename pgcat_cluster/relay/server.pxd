@@ -9,7 +9,7 @@ from pgcat_cluster.relay.ledger cimport Ledger, Owed
 from pgcat_cluster.relay.links cimport Link
 
 cdef Py_ssize_t CALL_BYTES_MAX
-cdef int FORGETS, UNPINS, ASKS
+cdef int FORGETS, LEAVES, UNPINS, ASKS
 
 cdef class Server(ServerEnd):
     @cython.locals(p="unsigned char *", position=Py_ssize_t, run=Py_ssize_t, count=Py_ssize_t, kind=int, length=Py_ssize_t, stop=Py_ssize_t, client=ClientEnd, renamed=bytearray, sqlstate=bytes, is_swallowed=bint, is_own=bint, names_ours=bint, is_fatal=bint)

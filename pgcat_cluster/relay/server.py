@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 # A frame that must be seen whole (errors, parameters, rows of our own questions).
 CALL_BYTES_MAX = 1048576
 FORGETS = marks.FORGETS
+LEAVES = marks.LEAVES
 UNPINS = marks.UNPINS
 ASKS = marks.LEAVES | marks.UNCLEAN | marks.FORGETS
 
@@ -189,8 +190,11 @@ class Server(ServerEnd):
             client.confirm()
         if client.overlay:
             client.overlay.clear()
-        if client.flags & FORGETS and not client.failed:
-            client.statements.clear()
+        if client.flags & FORGETS:
+            if not client.failed:
+                client.statements.clear()
+            # Once: what is prepared behind it in the same transaction stays.
+            client.flags = client.flags & ~FORGETS | LEAVES
         now = desk.clock()
         client.ready_at = now
         self.used_at = now
