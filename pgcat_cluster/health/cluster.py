@@ -78,7 +78,7 @@ class ClusterHealth:
             return []
         decisions: list[Decision] = [*self.roles.receive(server, sample)]
         if sample.facts is not None:
-            decisions += self._remember(server, sample.facts)
+            decisions += self._remember(server, sample.facts, now)
             if reason := self.roles.wrong.get(server):
                 sample = _as_wrong(sample, reason)
         decisions += self._detectors[server].receive(sample, now)
@@ -105,10 +105,10 @@ class ClusterHealth:
             if (one.reads, one.writes) != (before[name].reads, before[name].writes)
         ]
 
-    def _remember(self, server: str, facts: ServerFacts) -> list[Decision]:
+    def _remember(self, server: str, facts: ServerFacts, now: float) -> list[Decision]:
         before = self._facts.get(server)
         self._facts[server] = facts
-        self._gates[server].receive(self._lag(facts))
+        self._gates[server].receive(self._lag(facts), now)
         is_another = before is not None and before.started_at != facts.started_at
         return [Restarted(server=server)] if is_another else []
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pgcat_cluster.health.evidence import ServerFacts
 
@@ -50,7 +50,12 @@ def measure(replica: ServerFacts, primary: ServerFacts | None) -> Lag:
 
 
 class LagGate:
-    """One replica: behind after three looks above the limit in a row, current again below half of it."""
+    """One replica: behind after three looks above the limit in a row, current again below half of it.
+
+    A server that has replayed no transaction since it started can not say how old its last one is
+    (`pg_last_xact_replay_timestamp()` is NULL): while it is known to miss something, it is as old as our
+    knowledge of that.
+    """
 
     def __init__(self, seconds_max: float) -> None:
         """`seconds_max` 0 means no limit."""
@@ -58,9 +63,16 @@ class LagGate:
         self.is_behind = False
         self._seconds_max = seconds_max
         self._above = 0
+        self._missing_since: float | None = None
 
-    def receive(self, lag: Lag) -> None:
+    def receive(self, lag: Lag, now: float) -> None:
         """Take one measurement; an unknown lag moves nothing."""
+        if not lag.lag_bytes:
+            self._missing_since = None
+        elif self._missing_since is None:
+            self._missing_since = now
+        if lag.lag_s is None and self._missing_since is not None:
+            lag = replace(lag, lag_s=now - self._missing_since)
         self.lag = lag
         if not self._seconds_max or lag.lag_s is None:
             return

@@ -45,8 +45,8 @@ def test_measure(facts: ServerFacts, primary: ServerFacts | None, lag: Lag) -> N
 def gate_states(seconds_max: float, lags: list[float | None]) -> list[bool]:
     gate = LagGate(seconds_max)
     states = []
-    for lag_s in lags:
-        gate.receive(Lag(lag_s=lag_s))
+    for now, lag_s in enumerate(lags):
+        gate.receive(Lag(lag_s=lag_s), float(now))
         states.append(gate.is_behind)
     return states
 
@@ -60,6 +60,19 @@ def test_three_in_a_row_above_the_limit_and_half_of_it_to_return() -> None:
 
 def test_an_unknown_lag_moves_nothing() -> None:
     assert gate_states(10.0, [11, 11, None, 11, None]) == [False, False, False, True, True]
+
+
+def test_missing_bytes_of_unknown_age_are_as_old_as_they_are_known() -> None:
+    """As after a restart: nothing replayed yet, so the server itself can not tell an age."""
+    gate = LagGate(2.0)
+    seen = []
+    for now, lag_bytes in enumerate([0, 5, 5, 5, 5, 5, 5, 0, 5]):
+        gate.receive(Lag(lag_bytes=lag_bytes, lag_s=None if lag_bytes else 0.0), 100.0 + now)
+        seen.append((gate.lag.lag_s, gate.is_behind))
+    assert seen == [
+        *[(0.0, False), (0.0, False), (1.0, False), (2.0, False), (3.0, False), (4.0, False), (5.0, True)],
+        *[(0.0, False), (0.0, False)],
+    ]
 
 
 def test_no_limit() -> None:
