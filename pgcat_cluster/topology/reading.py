@@ -1,11 +1,12 @@
 """Reads a file of documents into Settings, or says everything that is wrong, each at its exact path."""
 
+import functools
 import json
 import re
 import tomllib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, TypeVar
 
 from msgspec import NODEFAULT, Struct, inspect
 
@@ -15,7 +16,7 @@ from pgcat_cluster.topology.units import Notation
 
 Path = tuple[str, ...]
 
-_SETTINGS = inspect.type_info(Settings)
+_Document = TypeVar("_Document", bound=Document)
 
 
 class Problem(Struct, frozen=True):
@@ -41,28 +42,96 @@ class InvalidSettings(Exception):
 
 def parse(text: str | bytes, source: str) -> Settings:
     """The settings in a TOML text; `source` is how the file is named in problems. Raises InvalidSettings."""
+    return read(_toml_tree(text, source), source)
+
+
+def tree_of(value: bytes, source: str = "") -> dict[str, Any]:
+    """The plain tree in the value of a key: JSON if it begins with `{`, else TOML. Raises InvalidSettings."""
+    if not value.strip():
+        raise InvalidSettings(source, [Problem("", "is empty; delete the key instead")])
+    if not value.lstrip().startswith(b"{"):
+        return _toml_tree(value, source)
     try:
-        tree = tomllib.loads(text if isinstance(text, str) else text.decode("utf-8"))
+        tree = json.loads(value.decode("utf-8"), object_pairs_hook=_entries_once, parse_constant=_no_constant)
     except UnicodeDecodeError as error:
-        line = error.object.count(b"\n", 0, error.start) + 1
-        problem = Problem(f"line {line}", "is not UTF-8")
+        raise InvalidSettings(source, [_not_utf8(error)]) from None
     except RecursionError:
-        problem = Problem("", "is nested too deep")
+        raise InvalidSettings(source, [_TOO_DEEP]) from None
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno}, column {error.colno}"
+        raise InvalidSettings(source, [Problem(place, error.msg)]) from None
     except ValueError as error:
-        problem = _syntax_problem(str(error))
-    else:
-        return read(tree, source)
-    raise InvalidSettings(source, [problem]) from None
+        raise InvalidSettings(source, [Problem("", str(error))]) from None
+    assert isinstance(tree, dict)
+    return tree
 
 
 def read(tree: Mapping[str, object], source: str) -> Settings:
     """The settings in a tree of plain values, as TOML gives them. Raises InvalidSettings."""
-    reader = _Reader(tree)
-    settings = reader.read(_SETTINGS, tree, ())
+    # What references may name: taken from the tree, so that a document with problems still exists.
+    known: Mapping[str, Collection[str]] = {
+        "cluster": _table_of(tree, "clusters"),
+        "user": _table_of(tree, "users"),
+        "user name": [
+            str(document.get("user", label)) if isinstance(document, dict) else label
+            for label, document in _table_of(tree, "users").items()
+        ],
+    }
+    return _read(Settings, tree, source, known)
+
+
+def read_document(cls: type[_Document], tree: Mapping[str, object], source: str = "") -> _Document:
+    """One document that refers to no other. Raises InvalidSettings."""
+    return _read(cls, tree, source, {})
+
+
+def _read(
+    cls: type[_Document], tree: Mapping[str, object], source: str, known: Mapping[str, Collection[str]]
+) -> _Document:
+    reader = _Reader(known)
+    document = reader.read(_kind_of(cls), tree, ())
     if reader.problems:
         raise InvalidSettings(source, reader.problems)
-    assert isinstance(settings, Settings)
-    return settings
+    assert isinstance(document, cls)
+    return document
+
+
+@functools.cache
+def _kind_of(cls: type[Document]) -> inspect.Type:
+    return inspect.type_info(cls)
+
+
+_TOO_DEEP = Problem("", "is nested too deep")
+
+
+def _not_utf8(error: UnicodeDecodeError) -> Problem:
+    line = error.object.count(b"\n", 0, error.start) + 1
+    return Problem(f"line {line}", "is not UTF-8")
+
+
+def _toml_tree(text: str | bytes, source: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text if isinstance(text, str) else text.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        problem = _not_utf8(error)
+    except RecursionError:
+        problem = _TOO_DEEP
+    except ValueError as error:
+        problem = _syntax_problem(str(error))
+    raise InvalidSettings(source, [problem]) from None
+
+
+def _entries_once(entries: list[tuple[str, Any]]) -> dict[str, Any]:
+    tree = dict(entries)
+    if len(tree) < len(entries):
+        names = [name for name, _ in entries]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"key {_shown(twice)} stands twice in one object")
+    return tree
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no number of JSON")
 
 
 def dotted(path: Path) -> str:
@@ -141,17 +210,9 @@ class _Reader:
     the keys of tables, which are the names that matter.
     """
 
-    def __init__(self, tree: Mapping[str, object]) -> None:
+    def __init__(self, known: Mapping[str, Collection[str]]) -> None:
         self.problems: list[Problem] = []
-        # What references may name: taken from the tree, so that a document with problems still exists.
-        self._known: dict[str, Collection[str]] = {
-            "cluster": _table_of(tree, "clusters"),
-            "user": _table_of(tree, "users"),
-            "user name": [
-                str(document.get("user", label)) if isinstance(document, dict) else label
-                for label, document in _table_of(tree, "users").items()
-            ],
-        }
+        self._known = known
 
     def _refuse(self, path: Path, message: str) -> _Partial:
         # Texts of the file are quoted in messages; one problem stays one line whatever they contain.

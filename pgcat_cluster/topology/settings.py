@@ -83,7 +83,11 @@ _CLEAR_PASSWORD = (
     'or in the environment and write secret = "env:NAME"'
 )
 _CLEAR_USER_PASSWORD = _CLEAR_PASSWORD + ', or give only its verifier = "SCRAM-SHA-256$…"'
-_NEEDS_ETCD = "needs etcd and comes with the fleet"
+
+
+def needs(feature: str) -> str:
+    """The answer to what belongs to a feature of a later version; nodes name theirs in their live keys."""
+    return f"needs feature {feature}, which this version does not have"
 
 
 class Document(
@@ -220,12 +224,6 @@ class Fleet(Document, frozen=True, kw_only=True):
 # ---- [clusters.X]
 
 
-class Budget(Document, frozen=True, kw_only=True):
-    connections: Positive
-    floor: Count = 2
-    overhang: Literal["close", "finish"] = "close"
-
-
 class Server(Document, frozen=True, kw_only=True):
     """One PostgreSQL at one address. `weight` is its part of balanced reads; 0 takes none."""
 
@@ -234,7 +232,8 @@ class Server(Document, frozen=True, kw_only=True):
     zone: str = ""
     weight: Annotated[int, Meta(ge=0, le=1000)] = 100
     tags: dict[str, str] = {}
-    budget: Budget | None = None
+
+    refused: ClassVar[Mapping[str, str]] = {"budget": needs("budget-1")}
 
 
 class Probe(Credentials, frozen=True, kw_only=True):
@@ -248,7 +247,9 @@ class Leadership(Document, frozen=True, kw_only=True):
 
     source: Annotated[
         Literal["static", "observe"],
-        Meta(extra={"refused": dict.fromkeys(("patroni", "patroni-rest", "hook", "fleet"), _NEEDS_ETCD)}),
+        Meta(
+            extra={"refused": dict.fromkeys(("patroni", "patroni-rest", "hook", "fleet"), needs("primary-1"))}
+        ),
     ]
     primary: str | None = None
 
@@ -257,7 +258,7 @@ class Leadership(Document, frozen=True, kw_only=True):
             *("namespace", "scope", "urls", "promote", "level", "fence", "required", "max_lag", "ack_wait"),
             *("status", "timeout"),
         ),
-        "belongs to a source that " + _NEEDS_ETCD,
+        "belongs to a source that " + needs("primary-1"),
     )
 
 
@@ -336,7 +337,7 @@ class Pool(PoolOptions, frozen=True, kw_only=True):
     cluster: ClusterName = "main"
     users: Annotated[dict[UserLabel, PoolUser], Meta(min_length=1)]
 
-    refused: ClassVar[Mapping[str, str]] = {"shards": "comes with sharding; an unsharded pool says cluster"}
+    refused: ClassVar[Mapping[str, str]] = {"shards": needs("shards-1") + "; an unsharded pool says cluster"}
 
 
 # ---- [users.X]
@@ -372,4 +373,4 @@ class Settings(Document, frozen=True, kw_only=True):
     pools: dict[Name, Pool] = {}
     users: dict[Name, User] = {}
 
-    refused: ClassVar[Mapping[str, str]] = {"shardmaps": "comes with sharding"}
+    refused: ClassVar[Mapping[str, str]] = {"shardmaps": needs("shards-1")}

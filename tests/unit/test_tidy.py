@@ -30,11 +30,11 @@ FLOORS = [
     {"wire"},
     {"relay"},
     {"topology", "sql"},
-    {"routing", "pool", "health"},
+    {"routing", "pool", "health", "agreement"},
     {"session"},
     {"telemetry"},
     {"net"},
-    {"admin", "probes"},
+    {"admin", "fleet", "probes"},
     {"node"},
     {"cli", "demo"},
 ]
