@@ -11,7 +11,7 @@ import pytest
 
 from pgcat_cluster.relay.build import build_kind
 
-pytest_plugins = ["tests.support.stack", "tests.support.front_fixtures"]
+pytest_plugins = ["tests.support.etcd", "tests.support.front_fixtures", "tests.support.stack"]
 
 IS_INTERPRETED_ON_PURPOSE = os.environ.get("PGCAT_PURE", "0") not in ("", "0")
 
