@@ -147,15 +147,15 @@ class EtcdMember:
         if not self._running().is_running():
             raise DemoFault(f"etcd {self.name} did not start: {self._running().last_words()}")
         with contextlib.suppress(OSError, ValueError):
-            with urllib.request.urlopen(
-                f"http://127.0.0.1:{self._health_port}/health", timeout=1.0
-            ) as answer:
-                return bool(json.load(answer)["health"] == "true")
+            return bool(json.loads(self._said("health"))["health"] == "true")
         return False
 
     def is_leader(self) -> bool:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self._health_port}/metrics", timeout=5.0) as answer:
-            return b"\netcd_server_is_leader 1\n" in answer.read()
+        return b"\netcd_server_is_leader 1\n" in self._said("metrics")
+
+    def _said(self, page: str) -> bytes:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self._health_port}/{page}", timeout=2.0) as answer:
+            return bytes(answer.read())
 
     def is_running(self) -> bool:
         return self._child is not None and self._child.is_running()
