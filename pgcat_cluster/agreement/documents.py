@@ -280,14 +280,21 @@ class FreezeOverride(Override, frozen=True, kw_only=True):
     action: Literal["on"] = "on"
 
 
+DigestBegin = Annotated[
+    str, Meta(pattern="^[0-9a-f]{8,64}$", extra={"allowed": "8 to 64 hex digits, the begin of a digest"})
+]
+
+
 class ActivateOverride(Override, frozen=True, kw_only=True):
-    """Lets one bundle pass the guards: by its revision, and by its digest if that is given too.
+    """Lets one bundle pass the guards: by its revision, and by the begin of its digest if that is given too.
+
+    After a deletion the newest revision is that of an older document; the digest tells the two apart.
 
     `without` names broken nodes whose nacks and silence do not count.
     """
 
     rev: Positive
-    digest: Annotated[str, Meta(pattern="^[0-9a-f]{64}$", extra={"allowed": "64 hex digits"})] | None = None
+    digest: DigestBegin | None = None
     without: list[Name] = field(default_factory=list)
 
 
@@ -305,6 +312,7 @@ WRITTEN: Mapping[Kind, type[Struct]] = {
     Kind.HISTORY: History,
     Kind.STATUS_CONFIG: Status,
     Kind.STATUS_COMMAND: CommandStatus,
+    Kind.STATUS_ACTIVATE: CommandStatus,
     Kind.COORD: Coord,
     Kind.BAN: Ban,
     Kind.STRIKES: Strikes,

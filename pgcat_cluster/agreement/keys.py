@@ -29,6 +29,7 @@ class Kind(Enum):
     HISTORY = "history/{}"
     STATUS_CONFIG = "status/config"
     STATUS_COMMAND = "status/command/{}"
+    STATUS_ACTIVATE = "status/command/_fleet"
     COORD = "decided/coord"
     BAN = "decided/ban/{}/{}/{}"
     STRIKES = "decided/strikes/{}/{}"
@@ -220,6 +221,10 @@ class Keys(Struct, frozen=True):
     @property
     def status_config(self) -> str:
         return self.of(Kind.STATUS_CONFIG)
+
+    @property
+    def status_activate(self) -> str:
+        return self.of(Kind.STATUS_ACTIVATE)
 
     def doc(self, sha256: str) -> str:
         return self.of(Kind.DOC, sha256)

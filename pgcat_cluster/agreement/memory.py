@@ -33,17 +33,17 @@ class Memory:
         self.revision = max(self.revision, revision)
         return tuple(events)
 
-    def apply(self, batch: Batch) -> None:
-        """What happened at one revision."""
+    def apply(self, batch: Batch, prefix: str = "") -> None:
+        """What happened at one revision. A batch without events says that a watch, of `prefix`, came so far."""
         for event in batch.events:
             self._take(event)
-        for prefix in self._applied:
-            if any(event.key.startswith(prefix) for event in batch.events):
-                self._applied[prefix] = batch.revision
+        for known in self._applied:
+            if known == prefix or any(event.key.startswith(known) for event in batch.events):
+                self._applied[known] = batch.revision
         self.revision = max(self.revision, batch.revision)
 
     def applied(self, prefix: str) -> int:
-        """The revision of the newest list of `prefix`, or of the newest batch that touched it; 0 before."""
+        """The revision up to which `prefix` is known, as far as was told; 0 before its first list."""
         return self._applied.get(prefix, 0)
 
     def row(self, key: str) -> Row | None:

@@ -151,7 +151,8 @@ def _syntax_problem(message: str) -> Problem:
     return Problem(end or f"line {line}, column {column}", what)
 
 
-def _nearest(word: str, words: Collection[str]) -> str | None:
+def nearest(word: str, words: Collection[str]) -> str | None:
+    """Which of the words somebody may have meant."""
     begun = (candidate for candidate in words if word and candidate.startswith(word))
     return next(iter(get_close_matches(word, words, n=1, cutoff=0.6)), None) or next(begun, None)
 
@@ -264,7 +265,7 @@ class _Reader:
         if isinstance(raw, str) and raw in extra.get("refused", {}):
             return self._refuse(path, f"{_shown(raw)} {extra['refused'][raw]}; allowed: {_choices(kind)}")
         words = [value for value in kind.values if isinstance(value, str)]
-        hint = _nearest(raw.lower(), words) if isinstance(raw, str) else None
+        hint = nearest(raw.lower(), words) if isinstance(raw, str) else None
         return self._not_allowed(path, raw, _choices(kind), hint)
 
     def _notation(self, kind: inspect.Type, notation: Notation, raw: object, path: Path) -> object:
@@ -296,8 +297,8 @@ class _Reader:
         known = self._known[noun]
         if name in known:
             return name
-        nearest = _nearest(name, known)
-        hint = f"did you mean {_shown(nearest)}?" if nearest else f"there are: {_listed(known) or 'none'}"
+        near = nearest(name, known)
+        hint = f"did you mean {_shown(near)}?" if near else f"there are: {_listed(known) or 'none'}"
         return self._refuse(path, f"{noun} {_shown(name)} does not exist; {hint}")
 
     def _table(self, kind: inspect.DictType, raw: dict[str, object], path: Path) -> dict[str, object]:
@@ -319,8 +320,8 @@ class _Reader:
             elif key in cls.refused:
                 self._refuse((*path, key), cls.refused[key])
             else:
-                nearest = _nearest(key, fields)
-                hint = f"did you mean `{nearest}`?" if nearest else f"allowed: {_listed(fields)}"
+                near = nearest(key, fields)
+                hint = f"did you mean `{near}`?" if near else f"allowed: {_listed(fields)}"
                 self._refuse((*path, key), f"unknown key `{key}`; {hint}")
         for key, field in fields.items():
             if key not in raw:

@@ -60,6 +60,16 @@ def _probe_timeouts_are_in_order(health: settings.Health) -> Broken:
         yield ("timeout_min",), "is more than timeout_max"
 
 
+def _no_canaries_yet(activation: settings.Activation) -> Broken:
+    if activation.canary_nodes:
+        yield ("canary_nodes",), settings.needs("canary-1")
+
+
+def _long_leases_are_longer(fleet: settings.Fleet) -> Broken:
+    if fleet.long_ttl_s < fleet.ttl_s:
+        yield ("long_ttl",), "is less than ttl"
+
+
 def _ban_times_are_in_order(bans: settings.Bans) -> Broken:
     if bans.min_s > bans.max_s:
         yield ("min",), "is more than max"
@@ -177,6 +187,8 @@ RULES: Mapping[type[Document], tuple[Callable[[Any], Broken], ...]] = {
     ServerTls: (_certificate_has_its_key, _verified_servers_have_an_authority),
     settings.Node: (_listens_somewhere_once, _statement_fits_its_frame),
     settings.Health: (_probe_timeouts_are_in_order,),
+    settings.Activation: (_no_canaries_yet,),
+    settings.Fleet: (_long_leases_are_longer,),
     settings.Bans: (_ban_times_are_in_order,),
     settings.Leadership: (_primary_is_named_if_static,),
     settings.Cluster: (_primary_exists, _servers_have_own_addresses, _min_healthy_can_be_met),

@@ -33,6 +33,14 @@ Name = Annotated[
         },
     ),
 ]
+# A document that an edit may take things away from.
+DocumentName = Annotated[
+    str,
+    Meta(
+        pattern=r"^(pools|clusters)/[a-z0-9][a-z0-9-]{0,62}$",
+        extra={"allowed": '"pools/NAME" or "clusters/NAME"'},
+    ),
+]
 ClusterName = Annotated[str, Meta(extra={"refers": "cluster"})]
 UserLabel = Annotated[str, Meta(extra={"refers": "user"})]
 # As PostgreSQL knows the user, which is what a console sees.
@@ -216,7 +224,7 @@ class Fleet(Document, frozen=True, kw_only=True):
     limits: Limits = Limits()
     hold: Hold = Hold()
     activation: Activation = Activation()
-    allow_delete: list[Text] = []
+    allow_delete: list[DocumentName] = []
     health: Health = Health()
     bans: Bans = Bans()
 

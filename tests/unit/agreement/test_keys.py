@@ -22,6 +22,7 @@ WRITTEN = [
     (KEYS.doc("9f3c"), "doc/9f3c", Kind.DOC, ("9f3c",)),
     (KEYS.history(41), "history/000000000041", Kind.HISTORY, ("000000000041",)),
     (KEYS.status_config, "status/config", Kind.STATUS_CONFIG, ()),
+    (KEYS.status_activate, "status/command/_fleet", Kind.STATUS_ACTIVATE, ()),
     (KEYS.coord, "decided/coord", Kind.COORD, ()),
     (KEYS.ban("main", "r2", "fleet"), "decided/ban/main/r2/fleet", Kind.BAN, ("main", "r2", "fleet")),
     (

@@ -40,6 +40,8 @@ def test_each_prefix_has_its_own_revision() -> None:
     memory.replace("b/", [], 6)
     memory.apply(Batch(revision=9, events=(Event(key="a/1", row=row("a/1", 9)),)))
     assert (memory.applied("a/"), memory.applied("b/"), memory.revision) == (9, 6, 9)
+    memory.apply(Batch(revision=12, events=()), "b/")
+    assert (memory.applied("a/"), memory.applied("b/"), memory.revision) == (9, 12, 12)
     assert (memory.newest("a/"), memory.newest("b/"), memory.newest("")) == (9, 0, 9)
 
 

@@ -1,0 +1,310 @@
+"""Desired documents together: what identifies them, what is wrong with them, what an edit of them changes."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from hashlib import sha256
+from types import MappingProxyType
+from typing import Any
+
+from msgspec import Struct
+
+from pgcat_cluster.agreement.documents import VALUE_BYTES_MAX, Bundle, Finding
+from pgcat_cluster.agreement.keys import Keys
+from pgcat_cluster.agreement.memory import Memory
+from pgcat_cluster.agreement.transactions import (
+    Compare,
+    Delete,
+    Operation,
+    Put,
+    Row,
+    Transaction,
+    absent,
+    newest,
+    unchanged,
+)
+from pgcat_cluster.topology.reading import InvalidSettings, Problem, dotted, nearest, read, tree_of
+from pgcat_cluster.topology.settings import NAME, Settings, needs
+
+# By name of the document below config/: `fleet`, `pools/app`.
+Texts = Mapping[str, bytes]
+
+# Tables of a file whose entries are documents of their own, in the order in which they are put: what is
+# referred to comes before what refers to it.
+_TABLES = ("clusters", "users", "pools")
+_LATER = {"shardmaps": "shards-1"}
+_VERSION = 1
+_OPERATIONS_MAX = 100  # of etcd's 128 for one transaction
+_FINDINGS_MAX = 20
+_WORDS_MAX = 300
+
+
+class Wrong(Struct, frozen=True):
+    """One thing that is wrong with the document `name`."""
+
+    name: str
+    path: str
+    message: str
+
+
+class Judged(Struct, frozen=True):
+    """Settings if nothing is wrong."""
+
+    settings: Settings | None
+    wrong: tuple[Wrong, ...]
+
+
+class Desired(Struct, frozen=True):
+    """The documents that stand under config/; `revisions` are those of their keys."""
+
+    bundle: Bundle
+    texts: dict[str, bytes]
+    docs: dict[str, str]
+    revisions: dict[str, int]
+
+
+def findings(
+    wrong: tuple[Wrong, ...], revisions: Mapping[str, int] = MappingProxyType({})
+) -> tuple[Finding, ...]:
+    """What is wrong as nodes publish it: cut, so that no document makes it too large."""
+    found = [
+        Finding(
+            key="config/" + _cut(one.name),
+            rev=revisions.get(one.name, 0),
+            path=_cut(one.path),
+            msg=_cut(one.message),
+        )
+        for one in wrong[:_FINDINGS_MAX]
+    ]
+    if more := wrong[_FINDINGS_MAX:]:
+        found.append(Finding(key="config/" + _cut(more[0].name), msg=f"and {len(more)} more problems"))
+    return tuple(found)
+
+
+def hash_of(text: bytes) -> str:
+    return sha256(text).hexdigest()
+
+
+def digest_of(docs: Mapping[str, str]) -> str:
+    """A hash over the sorted names and hashes of some documents."""
+    return sha256(json.dumps(sorted(docs.items())).encode()).hexdigest()
+
+
+class Wants:
+    """What operators want, as far as it is known; hashed anew only when config/ was touched."""
+
+    def __init__(self, keys: Keys) -> None:
+        self._keys = keys
+        self._at = -1
+        self._desired = Desired(Bundle(rev=0, digest=digest_of({})), {}, {}, {})
+
+    def seen(self, memory: Memory) -> Desired:
+        at = memory.applied(self._keys.config_prefix)
+        if at != self._at:
+            self._at = at
+            self._desired = _desired(self._keys, memory)
+        return self._desired
+
+
+def _desired(keys: Keys, memory: Memory) -> Desired:
+    rows = memory.under(keys.config_prefix)
+    texts = {keys.document(row.key): row.value for row in rows}
+    docs = {name: hash_of(text) for name, text in texts.items()}
+    revisions = {keys.document(row.key): row.mod_revision for row in rows}
+    return Desired(Bundle(rev=newest(rows), digest=digest_of(docs)), texts, docs, revisions)
+
+
+def judge(texts: Texts) -> Judged:
+    """What some documents say together, or everything that is wrong with them.
+
+    A document that can not be read at all still exists for those that refer to it, so one slip is one finding.
+    """
+    wrong: list[Wrong] = []
+    tree: dict[str, Any] = {}
+    broken: set[str] = set()
+    for name, text in texts.items():
+        problem = _misplaced(name)
+        if problem is None:
+            document: dict[str, Any] = {}
+            try:
+                document = _document(text)
+            except InvalidSettings as invalid:
+                problem = invalid.problems[0]
+            _place(tree, name, document)
+        if problem is not None:
+            broken.add(name)
+            wrong.append(Wrong(name, problem.path, problem.message))
+    settings = None
+    try:
+        settings = read(tree, "")
+    except InvalidSettings as invalid:
+        placed = (_wrong(problem) for problem in invalid.problems)
+        wrong += [one for one in placed if one.name not in broken]
+    return Judged(None if wrong else settings, tuple(sorted(wrong, key=lambda one: one.name)))
+
+
+def wrong_in(problems: tuple[Problem, ...]) -> tuple[Wrong, ...]:
+    """Problems of settings (an unreadable secret, say) by the documents they are in."""
+    return tuple(_wrong(problem) for problem in problems)
+
+
+def _wrong(problem: Problem) -> Wrong:
+    # Names of documents need no quotes in a path, so the first dots are those between its parts.
+    table, _, rest = problem.path.partition(".")
+    if table not in _TABLES:
+        return Wrong(table, rest, problem.message)
+    label, _, path = rest.partition(".")
+    return Wrong(f"{table}/{label}", path, problem.message)
+
+
+def _misplaced(name: str) -> Problem | None:
+    """What is wrong with a document's name alone."""
+    table, slash, label = name.partition("/")
+    if name == "fleet":
+        return None
+    if table in _LATER:
+        return Problem("", needs(_LATER[table]))
+    if not slash or table not in _TABLES:
+        kinds = ("fleet", *(f"{table}/" for table in _TABLES))
+        near = nearest(table, kinds)
+        hint = f"did you mean config/{near}?" if near else "there are: " + ", ".join(kinds)
+        return Problem("", f"no document has such a key; {hint}")
+    if not re.fullmatch(NAME, label):
+        return Problem("", "the name in the key is not allowed; allowed: 1 to 63 of a-z, 0-9 and -")
+    return None
+
+
+def _document(text: bytes) -> dict[str, Any]:
+    if len(text) > VALUE_BYTES_MAX:
+        raise InvalidSettings("", [Problem("", f"is too large: {len(text)} bytes of {VALUE_BYTES_MAX}")])
+    document = tree_of(text)
+    version = document.get("v")
+    if type(version) is int and version > _VERSION:
+        raise InvalidSettings("", [Problem("v", needs(f"config-{version}"))])
+    return document
+
+
+def _place(tree: dict[str, Any], name: str, document: dict[str, Any]) -> None:
+    table, slash, label = name.partition("/")
+    if slash:
+        tree.setdefault(table, {})[label] = document
+    else:
+        tree[table] = document
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _WORDS_MAX else text[: _WORDS_MAX - 3] + "..."
+
+
+# ---- between a file and the keys
+
+
+def documents_of(tree: Mapping[str, Any]) -> dict[str, bytes]:
+    """The documents in the tree of a file, each as the text of its key. `[node]` is not among them."""
+    documents = {"fleet": tree["fleet"]} if "fleet" in tree else {}
+    for table in _TABLES:
+        documents |= {f"{table}/{label}": document for label, document in tree.get(table, {}).items()}
+    return {name: _text(document) for name, document in documents.items()}
+
+
+def _text(document: Mapping[str, Any]) -> bytes:
+    return (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+class Difference(Struct, frozen=True):
+    """One setting that is written differently; unset where it is not written at all."""
+
+    path: str
+    before: str | None
+    after: str | None
+
+    def __str__(self) -> str:
+        if self.before is None:
+            return f"+ {self.path} = {self.after}"
+        if self.after is None:
+            return f"- {self.path} = {self.before}"
+        return f"~ {self.path} = {self.before} -> {self.after}"
+
+
+def differences(before: Texts, after: Texts) -> tuple[Difference, ...]:
+    """What is different between two bundles, setting by setting. Raises InvalidSettings if one can not be read."""
+    old, new = dict(_leaves(before)), dict(_leaves(after))
+    return tuple(
+        Difference(path, old.get(path), new.get(path))
+        for path in sorted({*old, *new})
+        if old.get(path) != new.get(path)
+    )
+
+
+def _leaves(texts: Texts) -> Iterator[tuple[str, str]]:
+    for name, text in texts.items():
+        yield from _leaves_of(tuple(name.split("/")), tree_of(text, name))
+
+
+def _leaves_of(path: tuple[str, ...], value: Any) -> Iterator[tuple[str, str]]:
+    if isinstance(value, dict) and value:
+        for key, part in value.items():
+            yield from _leaves_of((*path, key), part)
+    else:
+        # A verifier is as good as a password to whoever has time; only that it changed is shown.
+        is_secret = path[-1] == "verifier" or "password" in path[-1]
+        text = f"(hidden {hash_of(str(value).encode())[:8]})" if is_secret else json.dumps(value, default=str)
+        yield dotted(path), text
+
+
+def edit(keys: Keys, rows: list[Row], texts: Texts, *, prune: bool = False) -> tuple[Transaction, ...]:
+    """Puts the documents that differ and, with `prune`, deletes the others: `rows` are config/ as it was read.
+
+    Each key must still be as it was read. One transaction as long as that many operations fit into one.
+    """
+    current = {keys.document(row.key): row for row in rows}
+    operations: list[tuple[Compare, Operation]] = []
+    for name in sorted(texts, key=_order):
+        row = current.get(name)
+        if row is None or row.value != texts[name]:
+            key = keys.config(name)
+            guard = absent(key) if row is None else unchanged(row)
+            operations.append((guard, Put(key=key, value=texts[name])))
+    if prune:
+        for name in sorted(current, key=_order, reverse=True):
+            if name not in texts:
+                operations.append((unchanged(current[name]), Delete(key=current[name].key)))
+    return tuple(
+        Transaction(
+            compares=tuple(compare for compare, _ in part), then=tuple(operation for _, operation in part)
+        )
+        for part in (
+            operations[start : start + _OPERATIONS_MAX]
+            for start in range(0, len(operations), _OPERATIONS_MAX)
+        )
+    )
+
+
+def _order(name: str) -> tuple[int, str]:
+    table = name.partition("/")[0]
+    return (1 + _TABLES.index(table) if table in _TABLES else 0, name)
+
+
+# ---- what an edit takes away
+
+
+def losses(before: Settings, after: Settings) -> dict[str, str]:
+    """What is taken away in such a number that somebody must have meant it: by name of the document.
+
+    A pool; more than half of a cluster's servers; more than a fifth of all servers, and at least three.
+    """
+    lost = {f"pools/{name}": "is removed" for name in before.pools if name not in after.pools}
+    gone: dict[str, int] = {}
+    for name, cluster in before.clusters.items():
+        kept = after.clusters[name].servers if name in after.clusters else {}
+        if missing := [server for server in cluster.servers if server not in kept]:
+            gone[name] = len(missing)
+            if len(missing) * 2 > len(cluster.servers):
+                lost[f"clusters/{name}"] = f"loses {len(missing)} of {len(cluster.servers)} servers"
+    total = sum(len(cluster.servers) for cluster in before.clusters.values())
+    if (all_gone := sum(gone.values())) >= 3 and all_gone * 5 > total:
+        for name in gone:
+            lost.setdefault(f"clusters/{name}", f"is part of a loss of {all_gone} of {total} servers")
+    return lost
