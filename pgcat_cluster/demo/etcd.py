@@ -6,9 +6,11 @@ import contextlib
 import importlib.metadata
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import urllib.request
 from collections.abc import Sequence
@@ -38,11 +40,7 @@ class EtcdBinary:
 
     path: Path
     source: str
-    version: tuple[int, ...]
-
-    @property
-    def version_text(self) -> str:
-        return ".".join(map(str, self.version))
+    version: tuple[int, int, int]
 
 
 def find_etcd() -> EtcdBinary:
@@ -78,8 +76,10 @@ def _tried(path: Path, source: str) -> EtcdBinary:
         said = subprocess.run([path, "--version"], capture_output=True, text=True, check=True, cwd="/").stdout
     except (OSError, subprocess.CalledProcessError) as error:
         raise DemoFault(f"{source}: {path} is not an etcd program: {error}") from None
-    version = tuple(int(number) for number in said.split()[2].split("."))
-    return EtcdBinary(path=path, source=source, version=version)
+    match = re.search(r"(\d+)\.(\d+)\.(\d+)", said)
+    if match is None:
+        raise DemoFault(f"{source}: {path} does not tell its version")
+    return EtcdBinary(path=path, source=source, version=(int(match[1]), int(match[2]), int(match[3])))
 
 
 class EtcdMember:
@@ -151,7 +151,12 @@ class EtcdMember:
         return False
 
     def is_leader(self) -> bool:
-        return b"\netcd_server_is_leader 1\n" in self._said("metrics")
+        return self.number("etcd_server_is_leader") == 1
+
+    def number(self, metric: str) -> float:
+        """One of its metrics without labels."""
+        lines = self._said("metrics").decode().splitlines()
+        return next(float(line.split()[1]) for line in lines if line.startswith(f"{metric} "))
 
     def _said(self, page: str) -> bytes:
         with urllib.request.urlopen(f"http://127.0.0.1:{self._health_port}/{page}", timeout=2.0) as answer:
@@ -165,11 +170,16 @@ class EtcdMember:
             self._child.stop(signal.SIGTERM, within_s=10.0)
 
     def kill(self) -> None:
-        self._running().kill()
+        """End it at once, if it runs."""
+        if self.is_running():
+            self._running().kill()
 
     def freeze(self) -> None:
         """The kernel still accepts connections, and nothing is answered."""
         self._running().signal(signal.SIGSTOP)
+        if sys.platform != "darwin":
+            # Its threads stop one after the other.
+            os.waitid(os.P_PID, self._running().pid, os.WSTOPPED | os.WNOWAIT)
 
     def resume(self) -> None:
         self._running().signal(signal.SIGCONT)
@@ -231,7 +241,8 @@ class Etcd:
         ]
         for member in self.members:
             member.launch(self.members)
-            self._closing.callback(member.stop)
+            # What it holds is thrown away, and a member that stops politely waits for the others.
+            self._closing.callback(member.kill)
         for member in self.members:
             member.wait_ready()
 

@@ -561,7 +561,8 @@ def _wants_login(error: Any) -> bool:
 
 
 def _is_refusal(reason: str) -> bool:
-    return not reason or "permission denied" in reason or "token" in reason or "auth" in reason
+    signs = ("permission denied", "auth", "user name is empty")
+    return not reason or any(sign in reason for sign in signs)
 
 
 def _cancelled(reason: str) -> StoreFault:

@@ -29,7 +29,7 @@ from pgcat_cluster.fleet.model import ModelStore
 from pgcat_cluster.fleet.store import Compacted, StoreFault
 from tests.support.etcd import EtcdMaker, StoreMaker, compact
 
-pytestmark = pytest.mark.once
+pytestmark = [pytest.mark.once, pytest.mark.asyncio(loop_scope="session")]
 
 PREFIXES = ("/a/", "/a/b/", "/c/", "/")
 KEYS = ("/a/1", "/a/2", "/a/3", "/a/b/1", "/a/b/2", "/a/b/3", "/c/1", "/c/2", "/cc")

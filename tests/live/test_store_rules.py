@@ -28,10 +28,10 @@ from pgcat_cluster.fleet.store import Compacted, LeaseGone, Refused, Store, Watc
 from pgcat_cluster.net.tasks import spawn
 from tests.support.etcd import EtcdMaker, StoreMaker, compact, eventually
 
-pytestmark = pytest.mark.once
+pytestmark = [pytest.mark.once, pytest.mark.asyncio(loop_scope="session")]
 
 
-@pytest_asyncio.fixture(params=["model", "etcd"])
+@pytest_asyncio.fixture(loop_scope="session", params=["model", "etcd"])
 async def store(
     request: pytest.FixtureRequest, make_etcd: EtcdMaker, open_store: StoreMaker
 ) -> AsyncIterator[Store]:

@@ -1,4 +1,8 @@
-"""Real etcd servers for tests, as fixtures that stop everything at the end."""
+"""Real etcd servers for tests, as fixtures that stop everything at the end.
+
+gRPC speaks with one event loop of a process only: late news of a loop that is closed hold up those of the next.
+So tests that open a store are marked `pytest.mark.asyncio(loop_scope="session")`.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +31,7 @@ def make_etcd() -> Iterator[EtcdMaker]:
         yield lambda **arguments: closing.enter_context(Etcd(**arguments))
 
 
-@pytest_asyncio.fixture
+@pytest_asyncio.fixture(loop_scope="session")
 async def open_store() -> AsyncIterator[StoreMaker]:
     """The port to a running etcd: `open_store(etcd, call_s=0.5)`; it begins with the first endpoint."""
     opened: list[EtcdStore] = []
@@ -71,3 +75,39 @@ async def _moment() -> None:
     reached = asyncio.Event()
     asyncio.get_running_loop().call_later(0.02, reached.set)
     await reached.wait()
+
+
+async def admit_users(endpoint: str, **permissions: str) -> None:
+    """Switch users on: root, and one of each name who reads and writes below one prefix; passwords are names."""
+    async with grpc.aio.insecure_channel(endpoint) as channel:
+        auth = rpc.AuthStub(channel)
+        for name, prefix in {**permissions, "root": ""}.items():
+            await auth.UserAdd(rpc.AuthUserAddRequest(name=name, password=name))
+            await auth.RoleAdd(rpc.AuthRoleAddRequest(name=name))
+            if prefix:
+                end = prefix[:-1] + chr(ord(prefix[-1]) + 1)
+                permission = rpc.Permission(permType="READWRITE", key=prefix.encode(), range_end=end.encode())
+                await auth.RoleGrantPermission(rpc.AuthRoleGrantPermissionRequest(name=name, perm=permission))
+            await auth.UserGrantRole(rpc.AuthUserGrantRoleRequest(user=name, role=name))
+        await auth.AuthEnable(rpc.AuthEnableRequest())
+
+
+async def forget_tokens(endpoint: str, user: str) -> None:
+    """Make the tokens of a user invalid, as time does."""
+    async with grpc.aio.insecure_channel(endpoint) as channel:
+        await rpc.AuthStub(channel).UserChangePassword(
+            rpc.AuthUserChangePasswordRequest(name=user, password=user), metadata=await _as_root(channel)
+        )
+
+
+async def add_role(endpoint: str, name: str) -> None:
+    """Change something about users: tokens given before are of an older revision then."""
+    async with grpc.aio.insecure_channel(endpoint) as channel:
+        await rpc.AuthStub(channel).RoleAdd(
+            rpc.AuthRoleAddRequest(name=name), metadata=await _as_root(channel)
+        )
+
+
+async def _as_root(channel: grpc.aio.Channel) -> list[tuple[str, str]]:
+    login = await rpc.AuthStub(channel).Authenticate(rpc.AuthenticateRequest(name="root", password="root"))
+    return [("token", login.token)]
