@@ -177,10 +177,10 @@ class Steward:
         sight = self._look_around(memory, running, past)
         decision = self._decide(sight, now)
         is_mine_valid = sight.acks.get(self._node, _NOTHING).valid == sight.wanted.bundle
-        if decision.state == "validating" and (decision.activate or is_mine_valid):
-            # Also while others are still judging: it is done when they are.
-            if texts := self._missing_texts(sight, past, term):
-                return [self._commit("texts", texts)]
+        # Also while others are still judging: the texts are there when they are done.
+        is_wanted = decision.activate or (decision.state == "validating" and is_mine_valid)
+        if is_wanted and (texts := self._missing_texts(sight, past, term)) is not None:
+            return [self._commit("texts", texts)]
         if decision.activate:
             return [self._commit("activate", self._activation(sight, past, term))]
         return self._tell(self._status_of(sight, decision, memory), past, term, now)

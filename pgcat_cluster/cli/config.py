@@ -6,10 +6,10 @@ from pathlib import Path
 
 import click
 
+from pgcat_cluster.agreement.schemas import KINDS, schemas
 from pgcat_cluster.net.config_file import load, read_settings
 from pgcat_cluster.topology.model import Topology
 from pgcat_cluster.topology.reading import InvalidSettings
-from pgcat_cluster.topology.schema import KINDS, schemas
 from pgcat_cluster.topology.showing import as_document, resolved, shown_lines
 
 EXIT_CONFIG = 78  # sysexits.h: the configuration is wrong
@@ -55,7 +55,7 @@ def show(file: Path, as_json: bool) -> None:
 
 
 @config.command()
-@click.argument("kind", type=click.Choice(list(KINDS)), required=False)
+@click.argument("kind", type=click.Choice(KINDS), required=False)
 @click.option(
     "--write",
     "directory",
@@ -63,7 +63,7 @@ def show(file: Path, as_json: bool) -> None:
     help="Write files here.",
 )
 def schema(kind: str | None, directory: Path | None) -> None:
-    """Print the JSON Schema of each kind of document, or of KIND alone."""
+    """Print the JSON Schema of each kind of document and of key, or of KIND alone."""
     chosen = {name: schema for name, schema in schemas().items() if kind in (None, name)}
     if directory is not None:
         for name, made in chosen.items():

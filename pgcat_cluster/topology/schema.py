@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from msgspec import inspect
+from msgspec import Struct, inspect
 
 from pgcat_cluster.topology import settings
 from pgcat_cluster.topology.reading import limits
@@ -21,13 +21,15 @@ _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 def schemas() -> dict[str, dict[str, Any]]:
     """By kind of document, a complete JSON Schema. What two fields must be to each other it can not say."""
-    made = {
-        kind: {"$schema": _DIALECT, "title": kind, **_schema(inspect.type_info(document))}
-        for kind, document in KINDS.items()
-    }
+    made = {kind: schema_of(kind, document) for kind, document in KINDS.items()}
     for field, default in pool_defaults().items():
         made["pool"]["properties"][field]["default"] = default
     return made
+
+
+def schema_of(title: str, value: type[Struct]) -> dict[str, Any]:
+    """A complete JSON Schema of one kind of value."""
+    return {"$schema": _DIALECT, "title": title, **_schema(inspect.type_info(value))}
 
 
 def _schema(kind: inspect.Type, extra: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -52,7 +54,7 @@ def _schema(kind: inspect.Type, extra: Mapping[str, Any] | None = None) -> dict[
         case inspect.StrType():
             bounds = _unless_none(minLength=kind.min_length, maxLength=kind.max_length, pattern=kind.pattern)
             return {"type": "string", **bounds, **said}
-        case inspect.ListType():
+        case inspect.ListType() | inspect.VarTupleType():
             return {"type": "array", "items": _schema(kind.item_type)}
         case inspect.DictType():
             names = _schema(kind.key_type)
@@ -78,7 +80,7 @@ def _object(kind: inspect.StructType) -> dict[str, Any]:
         **(
             {"required": required} if (required := [f.encode_name for f in kind.fields if f.required]) else {}
         ),
-        "additionalProperties": False,
+        **({"additionalProperties": False} if kind.cls.__struct_config__.forbid_unknown_fields else {}),
     }
 
 

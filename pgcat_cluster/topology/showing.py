@@ -152,7 +152,7 @@ def _written(kind: inspect.Type, value: Any) -> Any:
             }
         case inspect.DictType():
             return {key: _written(kind.value_type, part) for key, part in value.items()}
-        case inspect.ListType():
+        case inspect.ListType() | inspect.VarTupleType():
             return [_written(kind.item_type, part) for part in value]
     return value
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from pgcat_cluster.agreement.schemas import schemas
 from pgcat_cluster.cli.config import config
 from pgcat_cluster.topology.model import build
 from pgcat_cluster.topology.reading import parse
-from pgcat_cluster.topology.schema import schemas
 
 EXAMPLE = Path(__file__).parents[3] / "deploy" / "pgcat.example.toml"
 VERIFIER = (

@@ -33,8 +33,7 @@ def test_the_published_schema_is_current(kind: str) -> None:
     assert published == as_text(schemas()[kind]), "run: pgcat-cluster config schema --write proto/schemas"
 
 
-def test_no_schema_is_left_over() -> None:
-    assert sorted(path.stem for path in (PROTO / "schemas").iterdir()) == sorted(KINDS)
+def test_no_example_is_left_over() -> None:
     assert sorted(path.stem for path in (PROTO / "examples").iterdir()) == sorted(KINDS)
 
 
