@@ -1,0 +1,177 @@
+"""Documents as a bundle: from a file into keys, what is different, what an edit puts, and what it takes away."""
+
+import tomllib
+
+import pytest
+
+from pgcat_cluster.agreement.bundles import (
+    Difference,
+    differences,
+    digest_of,
+    documents_of,
+    edit,
+    hash_of,
+    judge,
+    losses,
+)
+from pgcat_cluster.agreement.keys import Keys
+from pgcat_cluster.agreement.transactions import Delete, Put, Row, Transaction, absent, unchanged
+from pgcat_cluster.topology.reading import InvalidSettings, parse
+from pgcat_cluster.topology.settings import Settings
+
+KEYS = Keys("eu")
+FILE = """
+[node]
+name = "alone"
+
+[fleet]
+jury = 5
+
+[clusters.main.servers]
+r1 = { host = "a" }
+
+[users.app]
+auth = "trust"
+
+[pools.app]
+database = "Größe 2"
+users = { app = {} }
+"""
+
+
+def test_a_file_becomes_documents_that_say_the_same() -> None:
+    documents = documents_of(tomllib.loads(FILE))
+    assert documents == {
+        "fleet": b'{\n  "jury": 5\n}\n',
+        "clusters/main": b'{\n  "servers": {\n    "r1": {\n      "host": "a"\n    }\n  }\n}\n',
+        "users/app": b'{\n  "auth": "trust"\n}\n',
+        "pools/app": '{\n  "database": "Größe 2",\n  "users": {\n    "app": {}\n  }\n}\n'.encode(),
+    }
+    settings = judge(documents).settings
+    assert settings is not None
+    alone = parse(FILE, "x")
+    for table in ("fleet", "clusters", "users", "pools"):
+        assert getattr(settings, table) == getattr(alone, table)
+
+
+def test_a_digest_is_of_names_and_texts_and_not_of_their_order() -> None:
+    docs = {"pools/a": hash_of(b"1"), "pools/b": hash_of(b"2")}
+    assert digest_of(docs) == digest_of(dict(reversed(docs.items())))
+    assert digest_of(docs) != digest_of({"pools/a": hash_of(b"2"), "pools/b": hash_of(b"1")})
+    assert digest_of(docs) != digest_of({"pools/a": hash_of(b"1")})
+
+
+def test_differences_are_told_setting_by_setting() -> None:
+    before = {
+        "pools/app": b'size = 3\nmode = "session"\nusers = { app = {} }',
+        "users/app": b'verifier = "md5d41d8cd98f00b204e9800998ecf8427e"',
+        "pools/old": b"size = 1",
+        "fleet": b"jury = 5",
+    }
+    after = {
+        "pools/app": b'{"mode":"session","size":4,"users":{"app":{},"b c":{"size":1}}}',
+        "users/app": b'verifier = "md5d41d8cd98f00b204e9800998ecf8427f"',
+        "fleet": b'{"jury":5}',
+    }
+    found = differences(before, after)
+    assert found[:3] == (
+        Difference("pools.app.size", "3", "4"),
+        Difference('pools.app.users."b c".size', None, "1"),
+        Difference("pools.old.size", "1", None),
+    )
+    assert [str(one) for one in found[:3]] == [
+        "~ pools.app.size = 3 -> 4",
+        '+ pools.app.users."b c".size = 1',
+        "- pools.old.size = 1",
+    ]
+    assert found[3].path == "users.app.verifier"
+    assert "d41d8" not in str(found[3])
+    assert len(found) == 4
+
+
+def test_a_bundle_that_can_not_be_read_is_named() -> None:
+    with pytest.raises(InvalidSettings) as caught:
+        differences({"pools/app": b"[["}, {})
+    assert str(caught.value).startswith("pools/app: ")
+
+
+def row(name: str, revision: int, value: bytes) -> Row:
+    return Row(key=KEYS.config(name), value=value, create_revision=2, mod_revision=revision)
+
+
+def test_an_edit_puts_what_differs_and_only_if_nobody_else_did() -> None:
+    rows = [row("pools/app", 5, b"a"), row("pools/old", 6, b"b"), row("users/app", 7, b"c")]
+    texts = {"pools/app": b"A", "pools/new": b"n", "users/app": b"c", "clusters/main": b"m"}
+    assert edit(KEYS, rows, texts) == (
+        Transaction(
+            compares=(
+                absent(KEYS.config("clusters/main")),
+                unchanged(rows[0]),
+                absent(KEYS.config("pools/new")),
+            ),
+            then=(
+                Put(key=KEYS.config("clusters/main"), value=b"m"),
+                Put(key=KEYS.config("pools/app"), value=b"A"),
+                Put(key=KEYS.config("pools/new"), value=b"n"),
+            ),
+        ),
+    )
+    (pruned,) = edit(KEYS, rows, texts, prune=True)
+    assert pruned.then[-1] == Delete(key=KEYS.config("pools/old"))
+    assert pruned.compares[-1] == unchanged(rows[1])
+    assert edit(KEYS, rows, {"pools/app": b"a"}) == ()
+
+
+def test_a_large_edit_is_cut_so_that_references_come_first() -> None:
+    texts = {f"pools/p{index}": b"x" for index in range(150)} | {
+        f"users/u{index}": b"x" for index in range(60)
+    }
+    parts = edit(KEYS, [], texts)
+    assert [len(part.then) for part in parts] == [100, 100, 10]
+    names = [KEYS.document(put.key) for part in parts for put in part.then]
+    assert all(name.startswith("users/") for name in names[:60])
+    removed = edit(KEYS, [row(name, 3, b"x") for name in sorted(texts)], {}, prune=True)
+    first = [KEYS.document(operation.key) for operation in removed[0].then]
+    assert all(name.startswith("pools/") for name in first)
+
+
+def settings_of(servers: dict[str, int], pools: tuple[str, ...] = ()) -> Settings:
+    tree = "".join(
+        f"[clusters.{name}.servers]\n"
+        + "".join(f'r{index} = {{ host = "{name}{index}" }}\n' for index in range(n))
+        for name, n in servers.items()
+    )
+    users = '[users.u]\nauth = "trust"\n'
+    first = next(iter(servers))
+    tree += users + "".join(
+        f'[pools.{name}]\ncluster = "{first}"\nusers = {{ u = {{}} }}\n' for name in pools
+    )
+    return parse(tree, "x")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "lost"),
+    [
+        ({"a": 4}, {"a": 2}, {}),
+        ({"a": 4}, {"a": 1}, {"clusters/a": "loses 3 of 4 servers"}),
+        ({"a": 1, "b": 2}, {"b": 2}, {"clusters/a": "loses 1 of 1 servers"}),
+        ({"a": 9, "b": 9}, {"a": 8, "b": 7}, {}),  # three of eighteen
+        (
+            {"a": 7, "b": 7},
+            {"a": 6, "b": 5},
+            {
+                "clusters/a": "is part of a loss of 3 of 14 servers",
+                "clusters/b": "is part of a loss of 3 of 14 servers",
+            },
+        ),
+        ({"a": 15}, {"a": 12}, {}),  # exactly a fifth
+        ({"a": 2}, {"a": 5}, {}),
+    ],
+)
+def test_losses_of_servers(before: dict[str, int], after: dict[str, int], lost: dict[str, str]) -> None:
+    assert losses(settings_of(before), settings_of(after)) == lost
+
+
+def test_losses_of_pools() -> None:
+    before, after = settings_of({"a": 1}, ("x", "y")), settings_of({"a": 1}, ("y", "z"))
+    assert losses(before, after) == {"pools/x": "is removed"}
