@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from msgspec import Struct
 
-from pgcat_cluster.agreement.bundles import Desired, Judged, Wants, judge, losses
+from pgcat_cluster.agreement.bundles import Desired, Judge, Judged, Wants, losses
 from pgcat_cluster.agreement.coordinator import holds_term, staff
 from pgcat_cluster.agreement.documents import (
     ACCEPTED_BYTES_MAX,
@@ -115,21 +115,22 @@ class Steward:
     caller, and used if this node is the first ever to coordinate the fleet.
     """
 
-    def __init__(self, keys: Keys, node: str, fleet_id: str) -> None:
+    def __init__(self, keys: Keys, node: str, fleet_id: str, judge: Judge) -> None:
         self.due_s: float | None = None
         self._keys = keys
         self._node = node
         self._fleet_id = fleet_id
         self._wants = Wants(keys)
+        self._judge = judge
         self._leave()
 
     def _leave(self) -> None:
         self._term: int | None = None
+        self._acks: dict[str, tuple[Row, Ack]] = {}  # as decoded from these rows
         self._past: _Past | None = None
         self._under_way: Commit | None = None
         self._not_before = 0.0
         self._seen_from = 0  # what we wrote at this revision must be seen before the next decision
-        self._judged: tuple[str, Judged] | None = None
         self._wanted_since: tuple[str, float] | None = None
         self._stale_since: float | None = None
         self._status_at = float("-inf")
@@ -226,7 +227,12 @@ class Steward:
 
     def _ack(self, memory: Memory, node: str) -> Ack:
         row = memory.row(self._keys.ack(node))
-        return (None if row is None else _decoded(row, Ack)) or _NOTHING
+        if row is None:
+            return _NOTHING
+        known = self._acks.get(node)
+        if known is None or known[0] is not row:
+            known = self._acks[node] = (row, _decoded(row, Ack) or _NOTHING)
+        return known[1]
 
     # -- the decision
 
@@ -248,7 +254,7 @@ class Steward:
             return _Decision(state="rejected")
         if why := self._not_yet(sight, now):
             return _Decision(state="validating", why=why)
-        judged = self._judge(wanted)
+        judged = self._judge.judge(wanted.texts, wanted.docs)
         if judged.settings is None:
             return _Decision(state="refused", why="the coordinator itself can not read the documents")
         if sight.accepted_row is None and not judged.settings.pools:
@@ -258,11 +264,6 @@ class Steward:
         if why := self._too_much(sight, judged):
             return _Decision(state="refused", why=why)
         return _Decision(state="validating", activate=True)
-
-    def _judge(self, wanted: Desired) -> Judged:
-        if self._judged is None or self._judged[0] != wanted.bundle.digest:
-            self._judged = (wanted.bundle.digest, judge(wanted.texts))
-        return self._judged[1]
 
     def _not_yet(self, sight: _Sight, now: float) -> str:
         """Whose word is still waited for; empty if those that spoke are enough."""

@@ -25,7 +25,7 @@ from pgcat_cluster.agreement.transactions import (
     newest,
     unchanged,
 )
-from pgcat_cluster.topology.reading import InvalidSettings, Problem, dotted, nearest, read, tree_of
+from pgcat_cluster.topology.reading import InvalidSettings, Library, Problem, dotted, nearest, tree_of
 from pgcat_cluster.topology.settings import NAME, Settings, needs
 
 # By name of the document below config/: `fleet`, `pools/app`.
@@ -98,51 +98,84 @@ class Wants:
     def __init__(self, keys: Keys) -> None:
         self._keys = keys
         self._at = -1
+        self._hashes: dict[str, tuple[int, str]] = {}  # of each key, at which change
         self._desired = Desired(Bundle(rev=0, digest=digest_of({})), {}, {}, {})
 
     def seen(self, memory: Memory) -> Desired:
         at = memory.applied(self._keys.config_prefix)
         if at != self._at:
             self._at = at
-            self._desired = _desired(self._keys, memory)
+            self._desired = self._look(memory)
         return self._desired
 
+    def _look(self, memory: Memory) -> Desired:
+        rows = memory.under(self._keys.config_prefix)
+        hashes = {}
+        for row in rows:
+            before = self._hashes.get(row.key)
+            is_same = before is not None and before[0] == row.mod_revision
+            hashes[row.key] = before if before and is_same else (row.mod_revision, hash_of(row.value))
+        self._hashes = hashes
+        name = self._keys.document
+        docs = {name(row.key): hashes[row.key][1] for row in rows}
+        return Desired(
+            Bundle(rev=newest(rows), digest=digest_of(docs)),
+            {name(row.key): row.value for row in rows},
+            docs,
+            {name(row.key): row.mod_revision for row in rows},
+        )
 
-def _desired(keys: Keys, memory: Memory) -> Desired:
-    rows = memory.under(keys.config_prefix)
-    texts = {keys.document(row.key): row.value for row in rows}
-    docs = {name: hash_of(text) for name, text in texts.items()}
-    revisions = {keys.document(row.key): row.mod_revision for row in rows}
-    return Desired(Bundle(rev=newest(rows), digest=digest_of(docs)), texts, docs, revisions)
+
+class Judge:
+    """Reads bundles one after the other; what is the same as before costs next to nothing."""
+
+    def __init__(self) -> None:
+        self._library = Library()
+        self._trees: dict[str, dict[str, Any]] = {}
+        self._last: tuple[dict[str, str], Judged] | None = None
+
+    def judge(self, texts: Texts, docs: Mapping[str, str]) -> Judged:
+        """What some documents say together, or everything that is wrong with them; `docs` are their hashes.
+
+        A document that can not be read at all still exists for those that refer to it, so one slip is one
+        finding.
+        """
+        if self._last is None or self._last[0] != docs:
+            self._last = (dict(docs), self._judge(texts, docs))
+        return self._last[1]
+
+    def _judge(self, texts: Texts, docs: Mapping[str, str]) -> Judged:
+        wrong: list[Wrong] = []
+        broken: set[str] = set()
+        documents: dict[tuple[str, ...], tuple[str, dict[str, Any]]] = {}
+        trees: dict[str, dict[str, Any]] = {}
+        for name, text in texts.items():
+            sha = docs[name]
+            problem = _misplaced(name)
+            if problem is None:
+                tree: dict[str, Any] = {}
+                try:
+                    tree = self._trees.get(sha) or _document(text)
+                    trees[sha] = tree
+                except InvalidSettings as invalid:
+                    problem = invalid.problems[0]
+                documents[tuple(name.split("/"))] = (sha, tree)
+            if problem is not None:
+                broken.add(name)
+                wrong.append(Wrong(name, problem.path, problem.message))
+        self._trees = trees
+        settings = None
+        try:
+            settings = self._library.read(documents)
+        except InvalidSettings as invalid:
+            placed = (_wrong(problem) for problem in invalid.problems)
+            wrong += [one for one in placed if one.name not in broken]
+        return Judged(None if wrong else settings, tuple(sorted(wrong, key=lambda one: one.name)))
 
 
 def judge(texts: Texts) -> Judged:
-    """What some documents say together, or everything that is wrong with them.
-
-    A document that can not be read at all still exists for those that refer to it, so one slip is one finding.
-    """
-    wrong: list[Wrong] = []
-    tree: dict[str, Any] = {}
-    broken: set[str] = set()
-    for name, text in texts.items():
-        problem = _misplaced(name)
-        if problem is None:
-            document: dict[str, Any] = {}
-            try:
-                document = _document(text)
-            except InvalidSettings as invalid:
-                problem = invalid.problems[0]
-            _place(tree, name, document)
-        if problem is not None:
-            broken.add(name)
-            wrong.append(Wrong(name, problem.path, problem.message))
-    settings = None
-    try:
-        settings = read(tree, "")
-    except InvalidSettings as invalid:
-        placed = (_wrong(problem) for problem in invalid.problems)
-        wrong += [one for one in placed if one.name not in broken]
-    return Judged(None if wrong else settings, tuple(sorted(wrong, key=lambda one: one.name)))
+    """What some documents say together, or everything that is wrong with them."""
+    return Judge().judge(texts, {name: hash_of(text) for name, text in texts.items()})
 
 
 def wrong_in(problems: tuple[Problem, ...]) -> tuple[Wrong, ...]:
@@ -184,14 +217,6 @@ def _document(text: bytes) -> dict[str, Any]:
     if type(version) is int and version > _VERSION:
         raise InvalidSettings("", [Problem("v", needs(f"config-{version}"))])
     return document
-
-
-def _place(tree: dict[str, Any], name: str, document: dict[str, Any]) -> None:
-    table, slash, label = name.partition("/")
-    if slash:
-        tree.setdefault(table, {})[label] = document
-    else:
-        tree[table] = document
 
 
 def _cut(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from hashlib import sha256
 
 from pgcat_cluster.agreement.documents import Coord, Live, Undecodable, decode, encode
@@ -20,16 +21,24 @@ def staff(keys: Keys, memory: Memory) -> dict[str, Live]:
 
     While none serves (an empty fleet, or one whose documents nobody can use) it is those that would like to.
     """
-    alive: dict[str, Live] = {}
-    for row in memory.under(keys.live_prefix):
-        try:
-            alive[row.key.removeprefix(keys.live_prefix)] = decode(row.key, row.value, Live)
-        except Undecodable:
-            continue  # a newer node's; it is none of ours to count
+    alive = {
+        row.key.removeprefix(keys.live_prefix): live
+        for row in memory.under(keys.live_prefix)
+        if (live := _live(row.value)) is not None
+    }
     for state in ("serving", "joining"):
         if found := {node: live for node, live in alive.items() if live.state == state}:
             return found
     return {}
+
+
+@functools.lru_cache(maxsize=4096)
+def _live(value: bytes) -> Live | None:
+    """None for what another version of ours may have written: it is not counted."""
+    try:
+        return decode("", value, Live)
+    except Undecodable:
+        return None
 
 
 def holds_term(keys: Keys, term: int) -> Compare:
@@ -66,13 +75,13 @@ class Election:
     def step(self, memory: Memory, now: float) -> list[Effect]:
         self.due_s = None
         term = self.term(memory)
+        if term is None and (memory.row(self._keys.coord) or not memory.applied(self._keys.decided)):
+            self._vacant_since = None
+            return []
         nodes = staff(self._keys, memory)
         is_fit = self._node in nodes and self.tilted_since is None
         if term is not None:
             return self._hold(term, is_fit, now)
-        if memory.row(self._keys.coord) is not None or not memory.applied(self._keys.decided):
-            self._vacant_since = None
-            return []
         if not self.lease or not is_fit:
             self._vacant_since = None
             return []

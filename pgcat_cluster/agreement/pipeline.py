@@ -8,12 +8,12 @@ from msgspec import Struct, structs
 
 from pgcat_cluster.agreement.bundles import (
     Desired,
+    Judge,
     Wants,
     Wrong,
     digest_of,
     findings,
     hash_of,
-    judge,
     wrong_in,
 )
 from pgcat_cluster.agreement.documents import (
@@ -78,10 +78,10 @@ class Follower:
     """The machine. Call `step` whenever memory changed, after each event below, and at `due_s`.
 
     Events are `preflighted`, `fetched`, `ran`, `unusable` (the answers to effects), `applied_overrides`,
-    `drained`, `suspects_itself` and `judge_again`.
+    `drained`, `suspects_itself` and `judge_again`. The `judge` may be shared with the node's Steward.
     """
 
-    def __init__(self, keys: Keys, node: str) -> None:
+    def __init__(self, keys: Keys, node: str, judge: Judge) -> None:
         self.due_s: float | None = None
         self.running: Running | None = None
         self.ack = Ack()
@@ -91,6 +91,7 @@ class Follower:
         self._bucket = Bucket(_ACKS_PER_S, _ACKS_BURST)
         self._judging: _Judging | None = None
         self._wants = Wants(keys)
+        self._judge = judge
         self._config_is_gone = False
         # What `decided/accepted` asks to be run: its row, what was understood of it, and what was asked for it.
         self._accepted_row: Row | None = None
@@ -159,7 +160,7 @@ class Follower:
         """What to do now."""
         self.due_s = None
         effects = self._follow(memory, now)
-        effects += self._judge(memory, now)
+        effects += self._consider(memory, now)
         effects += self._speak(memory, now)
         return effects
 
@@ -168,7 +169,7 @@ class Follower:
 
     # -- what is desired
 
-    def _judge(self, memory: Memory, now: float) -> list[Effect]:
+    def _consider(self, memory: Memory, now: float) -> list[Effect]:
         if not memory.applied(self._keys.config_prefix):
             return []
         wanted = self._wants.seen(memory)
@@ -190,7 +191,7 @@ class Follower:
         if now < judging.due_s:
             self._wake(judging.due_s)
             return []
-        judged = judge(wanted.texts)
+        judged = self._judge.judge(wanted.texts, wanted.docs)
         if judged.settings is None:
             self._conclude(wanted, judged.wrong)
             return []
@@ -253,9 +254,8 @@ class Follower:
         if nacked is not None and nacked.digest == digest_of(accepted.docs):
             self._refuse(self.ack.nack)
             return []
-        by_hash = self._texts | {
-            hash_of(row.value): row.value for row in memory.under(self._keys.config_prefix)
-        }
+        wanted = self._wants.seen(memory)
+        by_hash = self._texts | {sha: wanted.texts[name] for name, sha in wanted.docs.items()}
         missing = tuple(sorted({sha for sha in accepted.docs.values() if sha not in by_hash}))
         self._asked_at = now
         self._wake(now + _AGAIN_S)
@@ -264,7 +264,7 @@ class Follower:
             return [Fetch(hashes=missing)]
         texts = {name: by_hash[sha] for name, sha in accepted.docs.items()}
         self._texts = {sha: by_hash[sha] for sha in accepted.docs.values()}
-        judged = judge(texts)
+        judged = self._judge.judge(texts, accepted.docs)
         if judged.settings is None:
             self._refuse(findings(judged.wrong))
             return []

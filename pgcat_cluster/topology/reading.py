@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from msgspec import NODEFAULT, Struct, inspect
 
 from pgcat_cluster.topology import rules
-from pgcat_cluster.topology.settings import Document, Settings
+from pgcat_cluster.topology.settings import Cluster, Document, Fleet, Pool, Settings, User
 from pgcat_cluster.topology.units import Notation
 
 Path = tuple[str, ...]
@@ -83,6 +83,61 @@ def read(tree: Mapping[str, object], source: str) -> Settings:
 def read_document(cls: type[_Document], tree: Mapping[str, object], source: str = "") -> _Document:
     """One document that refers to no other. Raises InvalidSettings."""
     return _read(cls, tree, source, {})
+
+
+class Sound(Struct, frozen=True):
+    """A document that was read without a problem, and what it refers to."""
+
+    document: Document
+    references: frozenset[tuple[str, str]]
+
+
+class Library:
+    """Reads the documents of a fleet together, over and over, and each only once as long as it stays the same.
+
+    A document that was sound is not read again while its text is the same and all that it refers to exists. So
+    the price of an edit is that of what was edited, however many documents there are.
+    """
+
+    def __init__(self) -> None:
+        self._sound: dict[tuple[Path, str], Sound] = {}
+
+    def read(self, documents: Mapping[Path, tuple[str, Mapping[str, object]]]) -> Settings:
+        """`documents` gives a mark of its text and the tree of each, by its path: `("pools", "app")`.
+
+        Raises InvalidSettings with all that is wrong.
+        """
+        known = {
+            "cluster": [path[1] for path in documents if path[0] == "clusters"],
+            "user": [path[1] for path in documents if path[0] == "users"],
+        }
+        present = {(noun, name) for noun, names in known.items() for name in names}
+        problems: list[Problem] = []
+        kept: dict[tuple[Path, str], Sound] = {}
+        tables: dict[str, Any] = {"fleet": Fleet(), "clusters": {}, "pools": {}, "users": {}}
+        for path, (mark, tree) in documents.items():
+            sound = self._sound.get((path, mark))
+            if sound is None or not sound.references <= present:
+                reader = _Reader(known)
+                value = reader.read(_kind_of(_CLASSES[path[0]]), tree, path)
+                problems += reader.problems
+                sound = None if reader.problems else Sound(value, frozenset(reader.references))
+            if sound is not None:
+                kept[path, mark] = sound
+                value = sound.document
+            if len(path) == 1:
+                tables[path[0]] = value
+            else:
+                tables[path[0]][path[1]] = value
+        self._sound = kept
+        reader = _Reader(known)
+        reader.judge(Settings, Settings(**tables), ())
+        if problems := problems + reader.problems:
+            raise InvalidSettings("", problems)
+        return Settings(**tables)
+
+
+_CLASSES: Mapping[str, type[Document]] = {"fleet": Fleet, "clusters": Cluster, "pools": Pool, "users": User}
 
 
 def _read(
@@ -213,6 +268,7 @@ class _Reader:
 
     def __init__(self, known: Mapping[str, Collection[str]]) -> None:
         self.problems: list[Problem] = []
+        self.references: set[tuple[str, str]] = set()
         self._known = known
 
     def _refuse(self, path: Path, message: str) -> _Partial:
@@ -296,6 +352,7 @@ class _Reader:
     def _reference(self, noun: str, name: str, path: Path) -> object:
         known = self._known[noun]
         if name in known:
+            self.references.add((noun, name))
             return name
         near = nearest(name, known)
         hint = f"did you mean {_shown(near)}?" if near else f"there are: {_listed(known) or 'none'}"
@@ -328,13 +385,17 @@ class _Reader:
                 values[field.name] = self._unsaid(field, (*path, key))
         is_whole = all(value is not _UNREAD for value in values.values())
         document: Document | _Partial = cls(**values) if is_whole else _Partial(values)
+        self.judge(cls, document, path)
+        return document
+
+    def judge(self, cls: type[Document], document: Document | _Partial, path: Path) -> None:
+        """By the rules about fields of one document, or documents of one file."""
         for rule in rules.RULES.get(cls, ()):
             try:
                 for place, message in rule(document):
                     self._refuse((*path, *place), message)
             except _Unread:
                 continue
-        return document
 
     def _unsaid(self, field: inspect.Field, path: Path) -> object:
         if field.required:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 
 from pgcat_cluster.agreement.activation import Steward
-from pgcat_cluster.agreement.bundles import Wrong
+from pgcat_cluster.agreement.bundles import Judge, Wrong
 from pgcat_cluster.agreement.coordinator import Election
 from pgcat_cluster.agreement.documents import Accepted, Ack, Seat, Status, decode, encode
 from pgcat_cluster.agreement.effects import Alarm, Commit, Effect, Fetch, Preflight, Run, Say
@@ -43,8 +43,9 @@ class Node:
         self.name = name
         self.id = f"{name}.{boot:08x}"
         self.memory = Memory()
-        self.follower = Follower(KEYS, self.id)
-        self.steward = Steward(KEYS, self.id, "the-fleet")
+        judge = Judge()
+        self.follower = Follower(KEYS, self.id, judge)
+        self.steward = Steward(KEYS, self.id, "the-fleet", judge)
         self.election = Election(KEYS, self.id)
         self.is_frozen = False
         self.trial: Callable[[Preflight], tuple[tuple[Wrong, ...], tuple[Wrong, ...]]] = lambda _: ((), ())

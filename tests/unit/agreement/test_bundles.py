@@ -3,9 +3,13 @@
 import tomllib
 
 import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 
 from pgcat_cluster.agreement.bundles import (
     Difference,
+    Judge,
     differences,
     digest_of,
     documents_of,
@@ -93,6 +97,36 @@ def test_a_bundle_that_can_not_be_read_is_named() -> None:
     with pytest.raises(InvalidSettings) as caught:
         differences({"pools/app": b"[["}, {})
     assert str(caught.value).startswith("pools/app: ")
+
+
+TEXTS = st.sampled_from(
+    [
+        b'servers = { r1 = { host = "a" } }',
+        b'auth = "trust"',
+        b'auth = "trust"\nuser = "same"',
+        b"users = { a = {} }\ncluster = 'a'",
+        b"users = { b = {} }\ncluster = 'b'\ndatabase = 'a'",
+        b"users = {}",
+        b"size = = 3",
+        b"",
+        b"v = 2",
+    ]
+)
+NAMES = st.sampled_from(
+    ["fleet", "clusters/a", "clusters/b", "users/a", "users/b", "pools/a", "pools/b", "pool/a", "pools/A"]
+)
+
+
+@given(st.lists(st.dictionaries(NAMES, TEXTS), max_size=8))
+@hypothesis_settings(max_examples=200, deadline=None)
+def test_a_judge_that_remembers_finds_what_a_new_one_would(bundles: list[dict[str, bytes]]) -> None:
+    remembering = Judge()
+    texts: dict[str, bytes] = {}
+    for bundle in bundles:
+        # As edits are: most of it stays.
+        texts = {name: text for name, text in (texts | bundle).items() if text or name not in bundle}
+        docs = {name: hash_of(text) for name, text in texts.items()}
+        assert remembering.judge(texts, docs) == judge(texts)
 
 
 def row(name: str, revision: int, value: bytes) -> Row:
