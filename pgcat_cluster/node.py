@@ -17,6 +17,8 @@ from pgcat_cluster.admin.control import ShutdownMode
 from pgcat_cluster.admin.grammar import Dialect, Rights
 from pgcat_cluster.admin.http import HttpEndpoints
 from pgcat_cluster.admin.operations import Operations
+from pgcat_cluster.agreement.cancels import BOOT_BYTES, Answer, CancelKeys, PrefixTable
+from pgcat_cluster.agreement.fleet_key import LINE_BYTES_MIN, FleetKey
 from pgcat_cluster.errors import (
     ConfigFault,
     Fault,
@@ -26,6 +28,7 @@ from pgcat_cluster.errors import (
     TooManyClients,
     UnknownDatabase,
 )
+from pgcat_cluster.fleet.cancels import UNDER_WAY_MAX, Cancels
 from pgcat_cluster.health.cluster import ClusterHealth, Decision, Restarted
 from pgcat_cluster.health.evidence import EvidenceClass
 from pgcat_cluster.health.roles import IdentityChanged, PrimaryChanged
@@ -50,22 +53,32 @@ from pgcat_cluster.session.login import Credential, LoggedIn, LoginPolicy
 from pgcat_cluster.telemetry.logs import LineWriter, RepeatLimit, configure_logs, get_logger, lifecycle
 from pgcat_cluster.telemetry.taking import ConsoleVisit
 from pgcat_cluster.topology import diff as changes
-from pgcat_cluster.topology.model import Cluster, PoolKey, PoolSettings, ProbeLogin, Topology, User
+from pgcat_cluster.topology.model import (
+    Cluster,
+    PoolKey,
+    PoolSettings,
+    ProbeLogin,
+    ServerKey,
+    Topology,
+    User,
+)
 from pgcat_cluster.topology.reading import InvalidSettings
 from pgcat_cluster.topology.units import parse_address
 from pgcat_cluster.topology.view import ClusterView, View, first_view
 from pgcat_cluster.wire import md5, messages, scram
-from pgcat_cluster.wire.startup import CancelRequest, Startup
+from pgcat_cluster.wire.startup import MINOR_VERSION_MAX, CancelRequest, Startup
 
 TICK_S = 0.05
 SCRATCH_BYTES = 131072
 # A link's life is its limit less up to this share, so that links opened together do not end together.
 LIFETIME_JITTER = 0.1
 CANCEL_TIMEOUT_S = 5.0
+# Cancel connections to one server at a time.
+CANCELS_PER_SERVER_MAX = 16
 EXIT_CONFIG = 78
 _IDLE = 0x49
-# Connections beyond max_clients that may be under way, so that an operator can always log in.
-LOGIN_RESERVE = 100
+# Connections beyond max_clients that may be under way, so that an operator can always log in and cancels arrive.
+LOGIN_RESERVE = 100 + UNDER_WAY_MAX
 
 
 class Node:
@@ -82,7 +95,14 @@ class Node:
         self.repeats = RepeatLimit()
         self.name = topology.node.name or socket.gethostname()
         self.tls = tls_contexts(topology)
-        self.control = Control(self, monotonic_s, os.urandom)
+        # Without a fleet key nobody else is to understand our keys.
+        fleet_key = FleetKey([os.urandom(LINE_BYTES_MIN)])
+        keys: CancelKeys[Client] = CancelKeys(os.urandom, fleet_key, os.urandom(BOOT_BYTES))
+        self.control = Control(self, monotonic_s, keys)
+        self.cancels = Cancels(keys, PrefixTable(self.name), self._cancel_client)
+        # Cancels on their way to servers, and how many more each server may get.
+        self.cancelling: dict[Server, asyncio.Task[None]] = {}
+        self.cancel_places: dict[ServerKey, asyncio.Semaphore] = {}
         self.view = first_view(topology)
         self.accounts: dict[PoolKey, Account] = {}
         self.watches: dict[str, ClusterWatch] = {}
@@ -484,8 +504,22 @@ class Node:
             random_bytes=os.urandom,
         )
 
-    def cancel(self, request: CancelRequest) -> None:
-        self.control.cancel(request.pid, request.secret)
+    def cancel(self, client: Client, request: CancelRequest) -> None:
+        # It is nobody's client, and bounded by a number and a time of its own.
+        self.fronts.pop(client, None)
+        spawn(self._cancel_requested(client, request), "cancel request")
+
+    async def _cancel_requested(self, client: Client, request: CancelRequest) -> None:
+        await self.cancels.requested(request.pid, request.secret, _host(client))
+        client.close_after_flush()
+
+    async def _cancel_client(self, client: Client) -> Answer:
+        """Cancel for a client of this node; if a server must be told, wait until it has been."""
+        answer = self.control.cancel_client(client)
+        server = client.server
+        if answer == "sent" and server is not None and (task := self.cancelling.get(server)) is not None:
+            await asyncio.wait([task])
+        return answer
 
     def refused(self, client: Client, fault: Fault) -> None:
         self.fronts.pop(client, None)
@@ -534,6 +568,7 @@ class Node:
             account.scram_keys = logged_in.keys
         self.fronts.pop(client, None)
         visitor = Visitor(account, self.next_number(), peer, monotonic_s())
+        visitor.protocol_minor = min(startup.version[1], MINOR_VERSION_MAX)
         self.control.enter(client, visitor, logged_in.parameters)
 
     def _open_console(self, client: Client, dialect: Dialect, user: str) -> None:
@@ -630,12 +665,24 @@ class Node:
         self.control.linked(pool, server, backend)
 
     def cancel_server(self, server: Server) -> None:
-        spawn(self._cancel(server), "cancel")
+        task = self.cancelling[server] = spawn(self._cancel_in_turn(server), "cancel")
+        task.add_done_callback(lambda _: self.cancelling.pop(server))
 
-    async def _cancel(self, server: Server) -> None:
-        backend, source = server.detail, server.pool.detail
-        assert isinstance(backend, Backend)
+    async def _cancel_in_turn(self, server: Server) -> None:
+        source = server.pool.detail
         assert isinstance(source, Source)
+        places = self.cancel_places.setdefault(source.key, asyncio.Semaphore(CANCELS_PER_SERVER_MAX))
+        try:
+            async with places:
+                # What was to be cancelled may have ended in the meantime.
+                if not server.closed and (server.client is not None or server.ledger):
+                    await self._cancel(server, source)
+        finally:
+            self.control.cancel_sent(server)
+
+    async def _cancel(self, server: Server, source: Source) -> None:
+        backend = server.detail
+        assert isinstance(backend, Backend)
         try:
             tls = self.tls.outgoing.get(source.key.cluster)
             if tls is not None and backend.secret:
@@ -652,8 +699,6 @@ class Node:
             self.log.warning("cancel failed", server=str(source.key), reason=error.message)
             # Whether it was sent is not known: the link must not meet another client.
             server.is_retired = True
-        finally:
-            self.control.cancel_sent(server)
 
     def link_lost(self, account: Account, pool: Pool, reason: str) -> None:
         source = pool.detail
@@ -708,6 +753,10 @@ def _no_database(name: str) -> UnknownDatabase:
 
 def _peer(client: Client) -> str:
     return "{}:{}".format(*client.detail) if isinstance(client.detail, tuple) else "unknown"
+
+
+def _host(client: Client) -> str:
+    return str(client.detail[0]) if isinstance(client.detail, tuple) else "unknown"
 
 
 def run(path: Path) -> int:

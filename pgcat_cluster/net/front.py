@@ -35,7 +35,8 @@ class House(Protocol):
     def admit(self, client: Client, startup: Startup, logged_in: LoggedIn) -> None:
         """A client has proved who it is: give it an account or a console. Raises the fault that refuses it."""
 
-    def cancel(self, request: CancelRequest) -> None: ...
+    def cancel(self, client: Client, request: CancelRequest) -> None:
+        """Somebody wants a statement cancelled; close this connection when that is done. Nothing is answered."""
 
     def refused(self, client: Client, fault: Fault) -> None:
         """A connection was refused before it was anybody's."""
@@ -98,9 +99,9 @@ class Front:
     def _open(self, client: Client, packet: bytes) -> None:
         request = parse_startup(packet)
         if isinstance(request, CancelRequest):
-            self.house.cancel(request)
-            client.close_after_flush()
-            self.house.left(client)
+            # Nothing more is read of it.
+            client.settling = True
+            self.house.cancel(client, request)
         elif isinstance(request, Startup):
             self._begin(client, request)
         else:

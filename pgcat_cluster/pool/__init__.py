@@ -1,1 +1,1 @@
-"""How many server links there may be: growth, limits, deadlines, pause, upkeep; cancel keys."""
+"""How many server links there may be: growth, limits, deadlines, pause, upkeep."""

@@ -411,9 +411,14 @@ class Server(ServerEnd):
             self.lost("the server sent a message out of turn")
 
     def clean(self) -> None:
-        """No client, nothing owed: make the session as new, then rest. One step a call."""
+        """No client, nothing owed: make the session as new, then rest. One step a call.
+
+        Nothing begins while a cancel is on its way: it would hit that. When it is over, this is called again.
+        """
         assert self.client is None
         assert not self.resting
+        if self.cancels > 0:
+            return
         if self.status != frames.STATUS_IDLE:
             self.order(b"ROLLBACK", None)
         elif self.is_unclean:
@@ -437,7 +442,6 @@ class Server(ServerEnd):
             or self.is_fatal
             or self.generation != self.pool.generation
             or self.pool.opened > self.pool.limit
-            or self.cancels > 0
         ):
             self.control.retire(self)
         else:

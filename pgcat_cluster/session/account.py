@@ -28,6 +28,7 @@ class Visitor:
         "key_pid",
         "number",
         "pins",
+        "protocol_minor",
         "secret",
         "startup",
     )
@@ -40,6 +41,7 @@ class Visitor:
         self.startup: Parameters | None = None
         self.application_name = ""
         self.pins: tuple[str, ...] = ()
+        self.protocol_minor = 0
         self.key_pid = 0
         self.secret = b""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+from pgcat_cluster.agreement.cancels import Answer, CancelKeys
 from pgcat_cluster.errors import (
     Canceled,
     CheckoutTimeout,
@@ -22,7 +23,6 @@ from pgcat_cluster.errors import (
     ServerUnreachable,
     TransactionTimeout,
 )
-from pgcat_cluster.pool.cancel_keys import CancelKeys
 from pgcat_cluster.pool.growth import backoff_s, grow
 from pgcat_cluster.relay import marks
 from pgcat_cluster.relay.client import Client
@@ -73,13 +73,11 @@ class Effects(Protocol):
 class Control:
     """One for all accounts of a node."""
 
-    def __init__(
-        self, effects: Effects, clock: Callable[[], float], random_bytes: Callable[[int], bytes]
-    ) -> None:
+    def __init__(self, effects: Effects, clock: Callable[[], float], keys: CancelKeys[Client]) -> None:
         self.effects = effects
         self.clock = clock
         self.catalogue = Catalogue()
-        self.keys: CancelKeys[Client] = CancelKeys(random_bytes)
+        self.keys = keys
         self.is_draining = False
 
     # -- accounts ------------------------------------------------------------------------------------------
@@ -364,7 +362,7 @@ class Control:
         assert isinstance(visitor, Visitor)
         client.has_shapes = has_shapes(reported)
         visitor.application_name = reported.get("application_name", "")
-        visitor.key_pid, visitor.secret = self.keys.issue(client)
+        visitor.key_pid, visitor.secret = self.keys.issue(client, visitor.protocol_minor)
         client.put_bytes(
             b"".join(messages.parameter_status(name, value) for name, value in reported.items())
             + messages.backend_key_data(visitor.key_pid, visitor.secret)
@@ -490,24 +488,17 @@ class Control:
 
     # -- cancel --------------------------------------------------------------------------------------------
 
-    def cancel(self, pid: int, secret: bytes) -> bool:
-        """A cancel request. False: the key is nobody's, and nothing was done."""
-        client = self.keys.find(pid, secret)
-        if client is None:
-            return False
-        self.cancel_client(client)
-        return True
-
-    def cancel_client(self, client: Client) -> None:
+    def cancel_client(self, client: Client) -> Answer:
+        """End what a client runs or waits for. While one cancel of it is on its way, no other is sent."""
         server = client.server
         if client.waiting:
             self._refuse(client, Canceled())
-        elif (
-            server is not None
-            and server.cancels == 0
-            and (client.awaiting or client.unsynced or client.copying)
-        ):
+            return "dequeued"
+        if server is None or not (client.awaiting or client.unsynced or client.copying):
+            return "idle"
+        if server.cancels == 0:
             self._cancel(server)
+        return "sent"
 
     def _cancel(self, server: Server) -> None:
         server.cancels += 1

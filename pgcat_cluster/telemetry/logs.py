@@ -54,6 +54,7 @@ Event = Literal[
     "server.restored",
     "server.banned",
     "server.unbanned",
+    "peer.refused",
     "primary.changed",
     "probe.failed",
     "task.failed",

@@ -36,7 +36,7 @@ STARTUP_BYTES_MIN = 4
 STARTUP_BYTES_MAX = 10_000
 IDENTIFIER_BYTES_MAX = 63
 # The newest minor version we speak; a client that wants a newer one is told so and goes on with this one.
-MINOR_VERSION_MAX = 0
+MINOR_VERSION_MAX = 2
 
 _SPACES = b" \t\n\v\f\r"
 # PostgreSQL's booleans: every beginning of a word that is not the beginning of another.

@@ -9,6 +9,8 @@ from types import MappingProxyType, SimpleNamespace
 
 import msgspec
 
+from pgcat_cluster.agreement.cancels import CancelKeys
+from pgcat_cluster.agreement.fleet_key import FleetKey
 from pgcat_cluster.errors import Fault, ShuttingDown, UnknownDatabase
 from pgcat_cluster.net.front import Front
 from pgcat_cluster.relay import marks
@@ -132,7 +134,8 @@ class Scene:
         self.ends: dict[str, Far] = {}
         self.fronts: dict[Client, Front] = {}
         self.numbers = 0
-        self.control = Control(self, lambda: self.now, self._counted)
+        keys: CancelKeys[Client] = CancelKeys(self._counted, FleetKey([b"of this scene" * 3]), b"boot")
+        self.control = Control(self, lambda: self.now, keys)
         self.settings = msgspec.convert(
             {
                 "key": PoolKey("test", "test"),
@@ -365,10 +368,16 @@ class Scene:
             raise UnknownDatabase(f'database "{logged_in.database}" does not exist')
         del self.fronts[client]
         visitor = Visitor(self.account, self._number(), client.detail, self.now)
+        if startup is not None:
+            visitor.protocol_minor = startup.version[1]
         self.control.enter(client, visitor, logged_in.parameters)
 
-    def cancel(self, request: CancelRequest) -> None:
-        self.control.cancel(request.pid, request.secret)
+    def cancel(self, client: Client, request: CancelRequest) -> None:
+        owner = self.control.keys.find(request.pid, request.secret)
+        if owner is not None:
+            self.control.cancel_client(owner)
+        client.close_after_flush()
+        self.left(client)
 
     def refused(self, client: Client, fault: Fault) -> None:
         self.fronts.pop(client, None)

@@ -13,6 +13,8 @@ import msgspec
 import pytest
 
 from pgcat_cluster.admin.operations import Operations
+from pgcat_cluster.agreement.cancels import CancelKeys
+from pgcat_cluster.agreement.fleet_key import FleetKey
 from pgcat_cluster.errors import ServerUnreachable
 from pgcat_cluster.net.clock import monotonic_s, wall_s
 from pgcat_cluster.net.tasks import spawn
@@ -89,7 +91,9 @@ class House:
         self.is_draining = False
         self.topology: Topology = build(parse(text, "node.toml"), lambda reference: PASSWORD)
         self.view: View = first_view(self.topology)
-        self.control = Control(self, monotonic_s, random.Random(1).randbytes)
+        self.control = Control(
+            self, monotonic_s, CancelKeys(random.Random(1).randbytes, FleetKey([bytes(32)]), b"boot")
+        )
         self.accounts: dict[PoolKey, Account] = {}
         self.watches: dict[str, Any] = {}
         self.fronts: dict[Client, object] = {}

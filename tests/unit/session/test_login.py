@@ -154,8 +154,8 @@ def test_trust_makes_no_unknown_user_known():
 
 
 def test_a_newer_protocol_is_negotiated_down_first():
-    talk = Conversation("t", minor=2, **{"_pq_.x": "1"})
-    assert talk.next() == Send(m.negotiate_protocol_version(0, ["_pq_.x"]))
+    talk = Conversation("t", minor=3, **{"_pq_.x": "1"})
+    assert talk.next() == Send(m.negotiate_protocol_version(2, ["_pq_.x"]))
     assert talk.next() == Send(OK)
 
 
