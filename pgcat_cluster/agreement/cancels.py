@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from enum import Enum
 from typing import Generic, Literal, TypeVar
 
 from msgspec import Struct
 
+from pgcat_cluster.agreement.documents import Prefix, Undecodable, decode, encode
 from pgcat_cluster.agreement.fleet_key import FleetKey
-from pgcat_cluster.agreement.transactions import Put, Transaction, absent
+from pgcat_cluster.agreement.keys import Keys, Kind
+from pgcat_cluster.agreement.transactions import Event, Put, Transaction, absent
 from pgcat_cluster.errors import TooManyClients
 
 Owner = TypeVar("Owner")
@@ -137,13 +140,6 @@ def _proof(key: bytes, nonce: bytes, pid: int, secret: bytes) -> bytes:
 # -- which node
 
 
-class Holder(Struct, frozen=True, kw_only=True):
-    """The node that has a prefix, and where its peer port is; as JSON the value of `prefix/<p>`."""
-
-    node: str
-    peer: str
-
-
 class Neighbour(Struct, frozen=True, kw_only=True):
     """Another node of the fleet."""
 
@@ -161,18 +157,31 @@ class PrefixTable:
 
     def __init__(self, node: str) -> None:
         self.node = node
-        self._holders: dict[int, Holder] = {}
+        self._holders: dict[int, Prefix] = {}
         self._vanished: set[int] = set()
 
-    def learn(self, prefix: int, holder: Holder) -> None:
+    def learn(self, prefix: int, holder: Prefix) -> None:
         self._holders[prefix] = holder
         self._vanished.discard(prefix)
+
+    def apply(self, keys: Keys, events: Iterable[Event]) -> None:
+        """What happened below `prefix/`; a value that can not be read tells nothing."""
+        for event in events:
+            named = keys.named(event.key)
+            if named is None or named.kind is not Kind.PREFIX or not named.names[0].isdecimal():
+                continue
+            prefix = int(named.names[0])
+            if event.row is None:
+                self.vanished(prefix)
+                continue
+            with suppress(Undecodable):
+                self.learn(prefix, decode(event.key, event.row.value, Prefix))
 
     def vanished(self, prefix: int) -> None:
         if prefix in self._holders:
             self._vanished.add(prefix)
 
-    def holders(self) -> dict[int, Holder]:
+    def holders(self) -> dict[int, Prefix]:
         """Everybody who is known, for a node's cache file."""
         return dict(self._holders)
 
@@ -195,7 +204,7 @@ class PrefixTable:
 
     # -- a cancel whose client is not here
 
-    def destination(self, fleet_key: FleetKey, pid: int, secret: bytes) -> Holder | Drop:
+    def destination(self, fleet_key: FleetKey, pid: int, secret: bytes) -> Prefix | Drop:
         """Whom to tell of a cancel that a client has sent here. A long secret is checked before anybody is."""
         boot = None
         if len(secret) != SHORT_BYTES:
@@ -212,7 +221,7 @@ class PrefixTable:
             return Drop.UNKNOWN
         return holder
 
-    def next_hop(self, pid: int, hops: int, asker: str) -> Holder | None:
+    def next_hop(self, pid: int, hops: int, asker: str) -> Prefix | None:
         """Whom to tell of a cancel that `asker`, another node, has sent here; never `asker` itself."""
         holder = self._holders.get(prefix_of(pid))
         if hops <= 0 or holder is None or holder.node in (self.node, asker):
@@ -220,12 +229,13 @@ class PrefixTable:
         return holder
 
 
-def claim(key: str, holder: Holder, lease: int, encode: Callable[[Holder], bytes]) -> Transaction:
-    """Takes the prefix of this key, if nobody has it."""
+def claim(keys: Keys, prefix: int, holder: Prefix, lease: int) -> Transaction:
+    """Takes a prefix, if nobody has it."""
+    key = keys.prefix(prefix)
     return Transaction(compares=(absent(key),), then=(Put(key=key, value=encode(holder), lease=lease),))
 
 
-def relay_of(neighbours: Iterable[Neighbour], zone: str, holder: Holder, draw: int) -> Neighbour | None:
+def relay_of(neighbours: Iterable[Neighbour], zone: str, holder: Prefix, draw: int) -> Neighbour | None:
     """Who is asked to pass a cancel on to a node that can not be reached from here: one of another zone, if any."""
     others = [one for one in neighbours if one.node != holder.node]
     elsewhere = [one for one in others if one.zone != zone] or others

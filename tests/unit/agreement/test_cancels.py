@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 
-import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,7 +16,6 @@ from pgcat_cluster.agreement.cancels import (
     CancelKeys,
     Drop,
     FailureLimit,
-    Holder,
     Neighbour,
     PrefixTable,
     boot_of,
@@ -26,14 +24,16 @@ from pgcat_cluster.agreement.cancels import (
     prove,
     relay_of,
 )
+from pgcat_cluster.agreement.documents import Prefix
 from pgcat_cluster.agreement.fleet_key import FleetKey
-from pgcat_cluster.agreement.transactions import Put, Transaction, absent
+from pgcat_cluster.agreement.keys import Keys
+from pgcat_cluster.agreement.transactions import Event, Put, Row, Transaction, absent
 
 OLD, NEW = b"old" * 11, b"new" * 11
 KEY = FleetKey([OLD])
 BOOT = bytes.fromhex("0c9d11ee")
-MINE = Holder(node="px-1.7f1a2b3c", peer="192.0.2.1:6434")
-OTHER = Holder(node="px-2.0c9d11ee", peer="192.0.2.2:6434")
+MINE = Prefix(node="px-1.7f1a2b3c", peer="192.0.2.1:6434")
+OTHER = Prefix(node="px-2.0c9d11ee", peer="192.0.2.2:6434")
 NONCE = b"n" * 16
 
 
@@ -41,7 +41,7 @@ def keys(fleet_key: FleetKey = KEY) -> CancelKeys[str]:
     return CancelKeys(random.Random(1).randbytes, fleet_key, BOOT)
 
 
-def table(**known: Holder) -> PrefixTable:
+def table(**known: Prefix) -> PrefixTable:
     made = PrefixTable(MINE.node)
     for prefix, holder in known.items():
         made.learn(int(prefix.removeprefix("p")), holder)
@@ -180,10 +180,33 @@ def test_a_node_keeps_its_prefix_if_nobody_took_it() -> None:
 
 
 def test_a_claim_takes_a_prefix_that_nobody_has() -> None:
-    transaction = claim("/pgcat/f/prefix/0007", MINE, 5, msgspec.json.encode)
+    transaction = claim(Keys("f"), 7, MINE, 5)
     value = b'{"node":"px-1.7f1a2b3c","peer":"192.0.2.1:6434"}'
     put = Put(key="/pgcat/f/prefix/0007", value=value, lease=5)
     assert transaction == Transaction(compares=(absent("/pgcat/f/prefix/0007"),), then=(put,))
+
+
+def test_the_table_follows_the_store() -> None:
+    here, names = table(), Keys("f")
+
+    def event(key: str, value: bytes | None) -> Event:
+        row = Row(key=key, value=value, create_revision=1, mod_revision=1) if value is not None else None
+        return Event(key=key, row=row)
+
+    here.apply(
+        names,
+        [
+            event("/pgcat/f/prefix/0007", b'{"node":"px-2.0c9d11ee","peer":"192.0.2.2:6434","later":1}'),
+            event("/pgcat/f/prefix/0008", b'{"node":5}'),
+            event("/pgcat/f/prefix/x", b'{"node":"x"}'),
+            event("/pgcat/f/live/px-2.0c9d11ee", b"{}"),
+            event("/pgcat/other/prefix/0009", b'{"node":"x"}'),
+            event("/pgcat/f/prefix/0010", None),
+        ],
+    )
+    assert here.holders() == {7: OTHER}
+    here.apply(names, [event("/pgcat/f/prefix/0007", None)])
+    assert here.holders() == {7: OTHER}
 
 
 # -- where a cancel goes
@@ -199,7 +222,7 @@ def test_a_cancel_goes_to_the_node_that_has_the_prefix() -> None:
     here.vanished(7)
     assert here.destination(KEY, *short) == OTHER
     # Its next life knows nothing of these keys; a short one does not tell.
-    reborn = Holder(node="px-2.11111111", peer=OTHER.peer)
+    reborn = Prefix(node="px-2.11111111", peer=OTHER.peer)
     here.learn(7, reborn)
     assert (here.destination(KEY, *short), here.destination(KEY, *long)) == (reborn, Drop.UNKNOWN)
 
