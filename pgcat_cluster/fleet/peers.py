@@ -91,9 +91,6 @@ class _Stream:
         if not self.writer.is_closing():
             self.writer.write(with_length(content))
 
-    async def drain(self) -> None:
-        await self.writer.drain()
-
     def close(self) -> None:
         self.writer.close()
 
@@ -123,6 +120,7 @@ class PeerPort:
         self._tls = tls
         self._server: asyncio.Server | None = None
         self._tasks: dict[asyncio.Task[None], Acceptor | None] = {}
+        self._questions: set[asyncio.Task[None]] = set()
         self._strikes = Strikes()
         self._looks = _Looks(house)
         self._log = get_logger()
@@ -139,7 +137,7 @@ class PeerPort:
         if self._server is not None:
             self._server.close()
             self._server = None
-        await _end(list(self._tasks))
+        await _end([*self._tasks, *self._questions])
 
     def use(self, fleet_key: FleetKey) -> None:
         """The key file has changed: connections under a line that is gone end, the others go on."""
@@ -162,12 +160,11 @@ class PeerPort:
         task = asyncio.current_task()
         assert task is not None
         self._tasks[task] = acceptor
-        questions: set[asyncio.Task[None]] = set()
         try:
             async with asyncio.timeout(HANDSHAKE_S):
                 stream.send(acceptor.welcome(await stream.receive()))
                 acceptor.admit(await stream.receive())
-            await self._converse(stream, acceptor, questions)
+            await self._converse(stream, acceptor)
         except PeerViolation as violation:
             self._strikes.strike(address, monotonic_s())
             silent = self._repeats.admit("peer.refused", address, monotonic_s())
@@ -183,13 +180,10 @@ class PeerPort:
         except _Ended:
             pass
         finally:
+            # What was asked before the end is still seen to.
             stream.close()
-            for one in questions:
-                one.cancel()
 
-    async def _converse(
-        self, stream: _Stream, acceptor: Acceptor, questions: set[asyncio.Task[None]]
-    ) -> None:
+    async def _converse(self, stream: _Stream, acceptor: Acceptor) -> None:
         channel = acceptor.channel
         assert channel is not None
         places = asyncio.Semaphore(_QUESTIONS_MAX)
@@ -198,8 +192,8 @@ class PeerPort:
             async with asyncio.timeout(IDLE_S + _SLACK_S):
                 question = read_question(channel.open(await stream.receive()))
             task = spawn(self._reply(stream, channel, question, acceptor.peer), "answer a peer")
-            questions.add(task)
-            task.add_done_callback(questions.discard)
+            self._questions.add(task)
+            task.add_done_callback(self._questions.discard)
             task.add_done_callback(lambda _: places.release())
 
     async def _reply(self, stream: _Stream, channel: Channel, question: Question, asker: str) -> None:
