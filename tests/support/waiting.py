@@ -12,5 +12,5 @@ WITHIN_S = 20.0
 async def until(condition: Callable[[], object]) -> None:
     """Return in the first turn of the loop in which the condition holds."""
     async with asyncio.timeout(WITHIN_S):
-        while not condition():
-            await asyncio.sleep(0.001)
+        while not condition():  # noqa: ASYNC110 - a condition has no event
+            await asyncio.sleep(0)
