@@ -358,12 +358,15 @@ class EtcdWatch:
         self._parts: list[Any] = []
         self._received = self.applied
         self._batches: deque[Batch] = deque()
+        self._is_closed = False
 
     def __aiter__(self) -> EtcdWatch:
         return self
 
     async def __anext__(self) -> Batch:
         try:
+            if self._is_closed:
+                raise Unavailable("the watch was closed")
             if self._stream is None:
                 self._member = self._store.member
                 async with self._store.translating(self._member, writes=False):
@@ -381,19 +384,16 @@ class EtcdWatch:
     async def close(self) -> None:
         """End the stream: the server forgets the watch with it."""
         self._ended(self)
-        self._drop()
-
-    def _drop(self) -> None:
+        self._is_closed = True
         if self._stream is not None:
             self._stream.cancel()
-        self._stream = self._reading = None
 
     async def _open(self) -> None:
         """Create the watch; once more with a new token if it is refused. Old servers do not say why they refuse."""
         for is_first in (True, False):
             await self._store.prepare(self._member)
             token = self._store.token
-            self._stream = self._member.watch.Watch(metadata=self._store.metadata())
+            self._stream, self._reading = self._member.watch.Watch(metadata=self._store.metadata()), None
             request = rpc.WatchCreateRequest(
                 **_below(self.prefix), start_revision=self.applied + 1, fragment=True
             )
@@ -406,7 +406,7 @@ class EtcdWatch:
                 return
             if not (is_first and token and _is_refusal(response.cancel_reason)):
                 break
-            self._drop()
+            self._stream.cancel()
             await self._store.renew(self._member, token)
         raise _cancelled(response.cancel_reason)
 

@@ -1,0 +1,262 @@
+"""Keeps a memory of some prefixes current: list, then watch; list again and tell the differences after a gap."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Collection, Sequence
+
+from msgspec import Struct
+
+from pgcat_cluster.agreement.memory import Memory
+from pgcat_cluster.agreement.transactions import Batch, Range, Rows, Transaction, newest
+from pgcat_cluster.fleet.pacing import Backoff
+from pgcat_cluster.fleet.store import Compacted, Store, StoreFault, Watch
+from pgcat_cluster.net.clock import monotonic_s
+
+_AUDIT_S = 5.0
+_AUDIT_SPREAD = 0.2
+_DOUBT_S = 1.0
+# A watch that lived so long was a success, although it ended.
+_LONG_LIFE_S = 5.0
+
+
+class Estranged(StoreFault):
+    """This is another store than before, or an older state of it. What is known stays in force."""
+
+
+class FollowingState(Struct, frozen=True, kw_only=True):
+    """What is shown of a following: `applied` is the newest complete revision by prefix, 0 before the first list.
+
+    `fault` is why something is not followed now; `estranged` says that an operator must accept the store.
+    """
+
+    applied: dict[str, int]
+    lists: int
+    losses: int
+    fault: str
+    estranged: bool
+
+
+class _Lost(StoreFault):
+    """Events did not arrive although later ones did."""
+
+
+class _Facts(Struct, frozen=True):
+    count: int
+    newest: int
+
+
+class Following:
+    """One memory, several prefixes, one watch each.
+
+    `changed` is called behind every batch that the memory has taken; the differences a new list shows come as one
+    batch of the list's revision. Holds always: the memory never goes back behind a revision it has applied, unless
+    `accept` was called; nothing is forgotten because the store is away.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        prefixes: Sequence[str],
+        memory: Memory,
+        *,
+        chance: random.Random,
+        changed: Callable[[Batch], None] = lambda batch: None,
+        audited: Collection[str] = (),
+        cluster_id: int | None = None,
+        revision: int = 0,
+        now_s: Callable[[], float] = monotonic_s,
+        pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        """`cluster_id` and `revision` are what an earlier life of this node knew."""
+        self.memory = memory
+        self.cluster_id = cluster_id
+        self.listed = asyncio.Event()
+        self._store = store
+        self._prefixes = tuple(prefixes)
+        self._audited = tuple(prefix for prefix in prefixes if prefix in audited)
+        self._chance = chance
+        self._changed = changed
+        self._revision = revision
+        self._now_s = now_s
+        self._pause = pause
+        self._applied = dict.fromkeys(prefixes, 0)
+        self._stale = set(prefixes)
+        self._watches: dict[str, Watch] = {}
+        self._doubts: dict[str, tuple[int, _Facts]] = {}
+        self._faults: dict[str, StoreFault] = {}
+        self._lists = 0
+        self._losses = 0
+
+    async def run(self) -> None:
+        """Follow until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._begin(), name="first list")
+            await self.listed.wait()
+            for prefix in self._prefixes:
+                group.create_task(self._follow(prefix), name=f"follow {prefix}")
+            if self._audited:
+                group.create_task(self._audit(), name="audit")
+
+    async def accept(self) -> None:
+        """An operator says that the store is right, although it is another one or went back."""
+        self.cluster_id = None
+        self._revision = 0
+        self._stale.update(self._prefixes)
+        for watch in tuple(self._watches.values()):
+            await watch.close()
+
+    @property
+    def doubted(self) -> tuple[str, ...]:
+        """Prefixes that an audit saw otherwise than the memory; their streams may only be late."""
+        return tuple(self._doubts)
+
+    def state(self) -> FollowingState:
+        return FollowingState(
+            applied=dict(self._applied),
+            lists=self._lists,
+            losses=self._losses,
+            fault="; ".join(f"{what}: {fault}" for what, fault in sorted(self._faults.items())),
+            estranged=any(isinstance(fault, Estranged) for fault in self._faults.values()),
+        )
+
+    # -- list, then watch
+
+    async def _begin(self) -> None:
+        """One list of all prefixes, so that they begin at one revision."""
+        backoff = Backoff(self._chance)
+        while not self.listed.is_set():
+            try:
+                await self._recognise()
+                await self._list(self._prefixes)
+            except StoreFault as fault:
+                self._faults["list"] = fault
+                await self._pause(backoff.next_s())
+            else:
+                self._faults.pop("list", None)
+                self.listed.set()
+
+    async def _follow(self, prefix: str) -> None:
+        backoff = Backoff(self._chance)
+        while True:
+            began_s = self._now_s()
+            try:
+                await self._recognise()
+                if prefix in self._stale:
+                    await self._list([prefix])
+                await self._watch(prefix)
+            except StoreFault as fault:
+                self._faults[prefix] = fault
+                if isinstance(fault, Compacted | _Lost):
+                    self._stale.add(prefix)
+            if self._now_s() - began_s > _LONG_LIFE_S:
+                backoff.reset()
+            await self._pause(backoff.next_s())
+
+    async def _recognise(self) -> None:
+        """Is it the store we know, and not an older state of it?"""
+        cluster_id = (await self._store.status()).cluster_id
+        if self.cluster_id not in (None, cluster_id):
+            raise Estranged(f"the store is {cluster_id:x}, it was {self.cluster_id:x}")
+        revision = (await self._store.txn(Transaction())).revision
+        _must_reach(revision, self._revision)
+        self.cluster_id = cluster_id
+
+    async def _list(self, prefixes: Sequence[str]) -> None:
+        revision, rows = await self._store.snapshot(prefixes)
+        _must_reach(revision, self._revision)
+        self._lists += 1
+        for prefix in prefixes:
+            events = self.memory.replace(
+                prefix, [row for row in rows if row.key.startswith(prefix)], revision
+            )
+            self._doubts.pop(prefix, None)
+            self._stale.discard(prefix)
+            self._took(prefix, Batch(revision=revision, events=events))
+
+    async def _watch(self, prefix: str) -> None:
+        watch = self._watches[prefix] = self._store.watch(prefix, self._applied[prefix] + 1)
+        # What follows only waits; the watch itself says why when it can not be had.
+        self._faults.pop(prefix, None)
+        try:
+            async for batch in watch:
+                self._apply(prefix, batch)
+                if prefix in self._stale:
+                    return
+        finally:
+            del self._watches[prefix]
+            await watch.close()
+
+    def _apply(self, prefix: str, batch: Batch) -> None:
+        doubted, told = self._doubts.get(prefix, (0, None))
+        if told and batch.revision > doubted:
+            self._settle(prefix)
+        self.memory.apply(batch)
+        self._took(prefix, batch)
+        if told and batch.revision == doubted:
+            self._settle(prefix)
+
+    def _took(self, prefix: str, batch: Batch) -> None:
+        self._applied[prefix] = batch.revision
+        self._revision = max(self._revision, batch.revision)
+        self._changed(batch)
+
+    # -- audit
+
+    async def _audit(self) -> None:
+        """Find streams that stall and events that are lost, whatever the cause."""
+        while True:
+            await self._pause(_AUDIT_S * self._chance.uniform(1 - _AUDIT_SPREAD, 1 + _AUDIT_SPREAD))
+            try:
+                revision, told = await self._ask()
+            except StoreFault as fault:
+                self._faults["audit"] = fault
+                continue
+            self._faults.pop("audit", None)
+            for prefix, facts in told.items():
+                # Who is further than the answer can not be compared with it, and who is not there need not.
+                is_comparable = prefix in self._watches and self._applied[prefix] <= revision
+                if is_comparable and facts != self._known(prefix):
+                    self._doubts[prefix] = (revision, facts)
+            if self._doubts:
+                await self._pause(_DOUBT_S)
+            for prefix in tuple(self._doubts):
+                # The stream did not pass the revision of the answer.
+                await self._lose(prefix)
+
+    async def _ask(self) -> tuple[int, dict[str, _Facts]]:
+        question = tuple(
+            Range(key=prefix, prefix=True, limit=1, keys_only=True, newest_first=True)
+            for prefix in self._audited
+        )
+        before = self._revision
+        outcome = await self._store.txn(Transaction(then=question))
+        _must_reach(outcome.revision, before)
+        answers = (answer for answer in outcome.answers if isinstance(answer, Rows))
+        return outcome.revision, {
+            prefix: _Facts(answer.count, newest(answer.rows))
+            for prefix, answer in zip(self._audited, answers)
+        }
+
+    def _known(self, prefix: str) -> _Facts:
+        return _Facts(len(self.memory.under(prefix)), self.memory.newest(prefix))
+
+    def _settle(self, prefix: str) -> None:
+        """The stream is exactly at the revision of the answer: now they can be compared."""
+        _revision, told = self._doubts.pop(prefix)
+        if self._known(prefix) != told:
+            self._losses += 1
+            raise _Lost(f"events below {prefix} were lost")
+
+    async def _lose(self, prefix: str) -> None:
+        del self._doubts[prefix]
+        self._losses += 1
+        self._stale.add(prefix)
+        if prefix in self._watches:
+            await self._watches[prefix].close()
+
+
+def _must_reach(revision: int, known: int) -> None:
+    if revision < known:
+        raise Estranged(f"the store is at revision {revision}, it was at {known}")
