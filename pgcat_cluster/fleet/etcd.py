@@ -355,8 +355,7 @@ class EtcdWatch:
         self._member = store.member
         self._stream: Any = None
         self._reading: asyncio.Task[Any] | None = None
-        self._parts: list[Any] = []
-        self._received = self.applied
+        self._assembly = Assembly(from_revision)
         self._batches: deque[Batch] = deque()
         self._is_closed = False
 
@@ -404,7 +403,7 @@ class EtcdWatch:
             if not response.canceled or response.compact_revision:
                 self._take(response)
                 return
-            if not (is_first and token and _is_refusal(response.cancel_reason)):
+            if not (is_first and self._settings.user and _is_refusal(response.cancel_reason)):
                 break
             self._stream.cancel()
             await self._store.renew(self._member, token)
@@ -451,20 +450,36 @@ class EtcdWatch:
             raise _cancelled(response.cancel_reason)
         if response.created:
             return
+        is_true = versions.tells_true_progress(versions.parse(self._member.version))
+        self._batches.extend(self._assembly.take(response, tells_true_progress=is_true))
+
+
+class Assembly:
+    """Makes batches of the responses of one stream: whole revisions, in order, each once."""
+
+    def __init__(self, from_revision: int) -> None:
+        self._newest = from_revision - 1
+        self._parts: list[Any] = []
+
+    def take(self, response: Any, *, tells_true_progress: bool) -> list[Batch]:
+        """What is complete with this response. One without events says how far the stream is."""
         self._parts.extend(response.events)
         if response.fragment:
-            return
+            return []
         events, self._parts = self._parts, []
-        if not events and versions.tells_true_progress(versions.parse(self._member.version)):
-            self._add(Batch(revision=response.header.revision, events=()))
-        for revision, group in itertools.groupby(events, key=lambda event: event.kv.mod_revision):
-            self._add(Batch(revision=revision, events=tuple(map(_event, group))))
+        batches = [
+            Batch(revision=revision, events=tuple(map(_event, group)))
+            for revision, group in itertools.groupby(events, key=lambda event: event.kv.mod_revision)
+        ]
+        if not events and tells_true_progress:
+            batches.append(Batch(revision=response.header.revision, events=()))
+        return [batch for batch in batches if self._is_news(batch)]
 
-    def _add(self, batch: Batch) -> None:
-        # Old servers may repeat themselves.
-        if batch.revision > self._received:
-            self._received = batch.revision
-            self._batches.append(batch)
+    def _is_news(self, batch: Batch) -> bool:
+        """Old servers may repeat themselves."""
+        is_news = batch.revision > self._newest
+        self._newest = max(self._newest, batch.revision)
+        return is_news
 
 
 class _Member:

@@ -15,7 +15,15 @@ from pgcat_cluster.fleet import versions
 from pgcat_cluster.fleet.etcd import EtcdStore, StoreTls
 from pgcat_cluster.fleet.store import Denied, Refused, Store, StoreFault, Unavailable, Unknown
 from pgcat_cluster.net.clock import monotonic_s
-from tests.support.etcd import EtcdMaker, StoreMaker, add_role, admit_users, eventually, forget_tokens
+from tests.support.etcd import (
+    EtcdMaker,
+    StoreMaker,
+    add_role,
+    admit_users,
+    eventually,
+    forget_tokens,
+    raise_alarm,
+)
 
 pytestmark = [pytest.mark.once, pytest.mark.asyncio(loop_scope="session")]
 
@@ -227,6 +235,17 @@ async def test_large_histories_arrive_whole(make_etcd: EtcdMaker, open_store: St
     await watch.close()
 
 
+async def test_a_full_store_says_so(make_etcd: EtcdMaker, open_store: StoreMaker) -> None:
+    etcd = make_etcd()
+    store = open_store(etcd, quota_bytes=2**31)
+    await store.txn(put("/k"))
+    await raise_alarm(etcd.endpoints[0])
+    assert await fault_kind(store.txn(put("/l"))) is Refused
+    status = await store.status()
+    assert (status.alarms, status.quota_bytes) == (("NOSPACE",), 2**31)
+    assert [row.key for row in (await store.snapshot(["/"]))[1]] == ["/k"]
+
+
 # -- who we are
 
 
@@ -273,9 +292,16 @@ async def test_a_token_is_renewed(make_etcd: EtcdMaker, open_store: StoreMaker) 
     assert (await store.txn(put("/p/1"))).revision == 11
 
 
-async def test_a_user_without_need_of_one(make_etcd: EtcdMaker, open_store: StoreMaker) -> None:
-    store = open_store(make_etcd(), user="node", password="node")
-    assert (await store.txn(put("/k"))).revision == 2
+async def test_a_user_before_there_are_users(make_etcd: EtcdMaker, open_store: StoreMaker) -> None:
+    etcd = make_etcd()
+    stores = [open_store(etcd, user="node", password="node") for _ in range(2)]
+    for store in stores:
+        await store.txn(put("/p/k"))
+    await admit_users(etcd.endpoints[0], node="/p/")
+    assert (await stores[0].txn(put("/p/k"))).revision == 4
+    watch = stores[1].watch("/p/", 4)
+    assert (await next_of(watch)).revision == 4
+    await watch.close()
 
 
 @pytest.fixture(scope="module")

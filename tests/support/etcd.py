@@ -77,6 +77,14 @@ async def _moment() -> None:
     await reached.wait()
 
 
+async def raise_alarm(endpoint: str) -> None:
+    """Let the store say that its space is used up."""
+    async with grpc.aio.insecure_channel(endpoint) as channel:
+        maintenance = rpc.MaintenanceStub(channel)
+        member_id = (await maintenance.Status(rpc.StatusRequest())).header.member_id
+        await maintenance.Alarm(rpc.AlarmRequest(action="ACTIVATE", alarm="NOSPACE", memberID=member_id))
+
+
 async def admit_users(endpoint: str, **permissions: str) -> None:
     """Switch users on: root, and one of each name who reads and writes below one prefix; passwords are names."""
     async with grpc.aio.insecure_channel(endpoint) as channel:
