@@ -10,6 +10,9 @@ from msgspec import Struct
 from pgcat_cluster.agreement.transactions import Batch, Outcome, Row, Transaction
 
 
+_FULL = 0.8
+
+
 class StoreFault(Exception):
     """The store did not do what was asked."""
 
@@ -54,6 +57,14 @@ class StoreStatus(Struct, frozen=True, kw_only=True):
     size_bytes: int
     quota_bytes: int | None
     alarms: tuple[str, ...]
+
+    def why_read_only(self) -> str:
+        """Why nothing of ours may be written: what space is left others need more. Empty if it may."""
+        if self.alarms:
+            return f"the store reports {', '.join(self.alarms)}"
+        if self.quota_bytes and self.size_bytes > _FULL * self.quota_bytes:
+            return f"the store holds {self.size_bytes} of {self.quota_bytes} bytes"
+        return ""
 
 
 class StoreStatistics(Struct, frozen=True, kw_only=True):
