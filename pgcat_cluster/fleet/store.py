@@ -9,7 +9,6 @@ from msgspec import Struct
 
 from pgcat_cluster.agreement.transactions import Batch, Outcome, Row, Transaction
 
-
 _FULL = 0.8
 
 
