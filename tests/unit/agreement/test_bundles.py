@@ -117,14 +117,23 @@ NAMES = st.sampled_from(
 )
 
 
-@given(st.lists(st.dictionaries(NAMES, TEXTS), max_size=8))
+SOUND = {
+    "clusters/a": b'servers = { r1 = { host = "a" } }',
+    "clusters/b": b'servers = { r1 = { host = "a" } }',
+    "users/a": b'auth = "trust"',
+    "users/b": b'auth = "trust"',
+    "pools/a": b"users = { a = {} }\ncluster = 'a'",
+    "pools/b": b"users = { b = {} }\ncluster = 'b'",
+}
+
+
+@given(st.lists(st.dictionaries(NAMES, TEXTS | st.none(), max_size=2), max_size=8))
 @hypothesis_settings(max_examples=200, deadline=None)
-def test_a_judge_that_remembers_finds_what_a_new_one_would(bundles: list[dict[str, bytes]]) -> None:
+def test_a_judge_that_remembers_finds_what_a_new_one_would(edits: list[dict[str, bytes | None]]) -> None:
     remembering = Judge()
-    texts: dict[str, bytes] = {}
-    for bundle in bundles:
-        # As edits are: most of it stays.
-        texts = {name: text for name, text in (texts | bundle).items() if text or name not in bundle}
+    texts = dict(SOUND)
+    for changed in ({}, *edits, SOUND):
+        texts = {name: text for name, text in (texts | changed).items() if text is not None}
         docs = {name: hash_of(text) for name, text in texts.items()}
         assert remembering.judge(texts, docs) == judge(texts)
 
