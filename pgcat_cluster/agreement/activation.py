@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TypeVar
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from pgcat_cluster.agreement.bundles import Desired, Judge, Judged, Wants, losses
 from pgcat_cluster.agreement.coordinator import holds_term, staff
@@ -68,11 +68,11 @@ _NOTHING = Ack()
 _Value = TypeVar("_Value")
 
 
-class _Past(Struct, kw_only=True):
+class _Past(Struct, frozen=True, kw_only=True):
     """What lies in the store beside what is watched: read at the beginning of a term, then kept by ourselves."""
 
-    texts: set[str]
-    history: dict[int, tuple[int, frozenset[str]]]  # generation → size of its record, its texts
+    texts: frozenset[str]
+    history: Mapping[int, tuple[int, frozenset[str]]]  # generation → size of its record, its texts
     status: bytes | None
     done_rev: int  # of the last `activate` that was carried out
     has_schema: bool
@@ -89,6 +89,7 @@ class _Sight(Struct, frozen=True, kw_only=True):
     counted: frozenset[str]  # the nodes whose word is needed
     override: ActivateOverride | None  # one that names exactly what is wanted, and was not carried out yet
     override_row: Row | None
+    override_misfit: str  # why an operator's word that is there does not count
     is_frozen: bool
     newest_gen: int  # ever, as history knows it
 
@@ -129,7 +130,10 @@ class Steward:
         self._acks: dict[str, tuple[Row, Ack]] = {}  # as decoded from these rows
         self._past: _Past | None = None
         self._under_way: Commit | None = None
+        self._past_after: _Past | None = None  # if what is under way is carried out
         self._not_before = 0.0
+        self._refused_at: int | None = None  # what was known when a write was refused
+        self._known = 0  # the revision of memory in the last step
         self._seen_from = 0  # what we wrote at this revision must be seen before the next decision
         self._wanted_since: tuple[str, float] | None = None
         self._stale_since: float | None = None
@@ -142,14 +146,18 @@ class Steward:
         if commit is not self._under_way:
             return
         self._under_way = None
-        if outcome is None or not outcome.succeeded:
-            # Whatever happened, the store says so: look again, and decide anew.
+        if outcome is None:
+            # The store says what happened: look again.
             self._past = None
-            self._not_before = now + _AGAIN_S
-        elif commit.purpose == "look":
-            self._past = _past(self._keys, outcome)
-        elif commit.purpose == "activate":
-            self._seen_from = outcome.revision
+        elif outcome.succeeded:
+            self._past = self._past_after or _past(self._keys, outcome)
+            if commit.purpose == "activate":
+                self._seen_from = outcome.revision
+            return
+        else:
+            # Something is different from what is known here, which will be told soon.
+            self._refused_at = self._known
+        self._not_before = now + _AGAIN_S
 
     # -- the step
 
@@ -161,18 +169,20 @@ class Steward:
             self._term = term
         if term is None or self._under_way is not None:
             return []
-        if now < self._not_before:
+        self._known = memory.revision
+        if now < self._not_before and self._refused_at in (None, memory.revision):
             self._wake(self._not_before)
             return []
+        self._not_before, self._refused_at = now, None
         past = self._past
         if past is None:
-            return [self._commit("look", self._look())]
+            return [self._commit("look", self._look(), None)]
         if not past.has_schema:
-            past.has_schema = True
             schema = Schema(v=SCHEMA_VERSION, min_reader=SCHEMA_VERSION, fleet_id=self._fleet_id)
             compares = (holds_term(self._keys, term), absent(self._keys.schema))
             put = Put(key=self._keys.schema, value=encode(schema))
-            return [self._commit("schema", Transaction(compares=compares, then=(put,)))]
+            after = structs.replace(past, has_schema=True)
+            return [self._commit("schema", Transaction(compares=compares, then=(put,)), after)]
         if memory.applied(self._keys.decided) < self._seen_from:
             return []
         sight = self._look_around(memory, running, past)
@@ -180,16 +190,17 @@ class Steward:
         is_mine_valid = sight.acks.get(self._node, _NOTHING).valid == sight.wanted.bundle
         # Also while others are still judging: the texts are there when they are done.
         is_wanted = decision.activate or (decision.state == "validating" and is_mine_valid)
-        if is_wanted and (texts := self._missing_texts(sight, past, term)) is not None:
-            return [self._commit("texts", texts)]
+        if is_wanted and not past.texts.issuperset(sight.wanted.docs.values()):
+            return [self._put_texts(sight, past, term)]
         if decision.activate:
-            return [self._commit("activate", self._activation(sight, past, term))]
+            return [self._activate(sight, past, term)]
         return self._tell(self._status_of(sight, decision, memory), past, term, now)
 
     def _wake(self, at_s: float) -> None:
         self.due_s = at_s if self.due_s is None else min(self.due_s, at_s)
 
-    def _commit(self, purpose: str, transaction: Transaction) -> Effect:
+    def _commit(self, purpose: str, transaction: Transaction, after: _Past | None) -> Effect:
+        self._past_after = after
         self._under_way = Commit(purpose=purpose, transaction=transaction)
         return self._under_way
 
@@ -211,6 +222,7 @@ class Steward:
         accepted_row = memory.row(keys.accepted)
         accepted = None if accepted_row is None else _decoded(accepted_row, Accepted)
         override_row = memory.row(keys.activate)
+        override, misfit = _naming(wanted, override_row, past.done_rev)
         live = [row.key.removeprefix(keys.live_prefix) for row in memory.under(keys.live_prefix)]
         return _Sight(
             wanted=wanted,
@@ -219,8 +231,9 @@ class Steward:
             running=running if running is not None and running.accepted == accepted else None,
             acks={node: self._ack(memory, node) for node in live},
             counted=frozenset(staff(keys, memory)),
-            override=_naming(wanted, override_row, past.done_rev),
+            override=override,
             override_row=override_row,
+            override_misfit=misfit,
             is_frozen=memory.row(keys.freeze) is not None,
             newest_gen=max(past.history, default=0),
         )
@@ -251,7 +264,7 @@ class Steward:
             return _Decision(state="accepted")
         voters = sight.voters
         if any(ack.nacked == wanted.bundle for ack in voters.values()):
-            return _Decision(state="rejected")
+            return _Decision(state="rejected", why=sight.override_misfit)
         if why := self._not_yet(sight, now):
             return _Decision(state="validating", why=why)
         judged = self._judge.judge(wanted.texts, wanted.docs)
@@ -262,7 +275,7 @@ class Steward:
         if sight.is_frozen:
             return _Decision(state="frozen", why="override/_fleet/freeze is there")
         if why := self._too_much(sight, judged):
-            return _Decision(state="refused", why=why)
+            return _Decision(state="refused", why="; ".join(filter(None, (why, sight.override_misfit))))
         return _Decision(state="validating", activate=True)
 
     def _not_yet(self, sight: _Sight, now: float) -> str:
@@ -308,7 +321,7 @@ class Steward:
 
     # -- what is written
 
-    def _missing_texts(self, sight: _Sight, past: _Past, term: int) -> Transaction | None:
+    def _put_texts(self, sight: _Sight, past: _Past, term: int) -> Effect:
         """As many of the texts that the store does not have yet as fit into one transaction."""
         texts = {
             sha: sight.wanted.texts[name]
@@ -322,12 +335,11 @@ class Steward:
             if len(puts) == _TEXTS_MAX or (puts and size_bytes > _TEXTS_BYTES_MAX):
                 break
             puts.append(Put(key=self._keys.doc(sha), value=text))
-            past.texts.add(sha)
-        if not puts:
-            return None
-        return Transaction(compares=(holds_term(self._keys, term),), then=tuple(puts))
+        transaction = Transaction(compares=(holds_term(self._keys, term),), then=tuple(puts))
+        after = structs.replace(past, texts=past.texts | set(list(texts)[: len(puts)]))
+        return self._commit("texts", transaction, after)
 
-    def _activation(self, sight: _Sight, past: _Past, term: int) -> Transaction:
+    def _activate(self, sight: _Sight, past: _Past, term: int) -> Effect:
         """The pointer moves if nothing it rests on has changed; what nobody needs any more goes with it."""
         keys, wanted = self._keys, sight.wanted
         accepted = _next(sight, term)
@@ -350,40 +362,25 @@ class Steward:
             Put(key=keys.accepted, value=encode(accepted)),
             Put(key=keys.history(accepted.gen), value=record),
         ]
+        done_rev = past.done_rev
         if sight.override is not None and sight.override_row is not None:
             compares.append(unchanged(sight.override_row))
+            done_rev = sight.override_row.mod_revision
             done = CommandStatus(
-                for_rev=sight.override_row.mod_revision,
-                command="activate",
-                result="done",
-                detail=f"generation {accepted.gen}",
+                for_rev=done_rev, command="activate", result="done", detail=f"generation {accepted.gen}"
             )
             then.append(Put(key=keys.status_activate, value=encode(done)))
-            past.done_rev = sight.override_row.mod_revision
-        past.history[accepted.gen] = (len(record), frozenset(wanted.docs.values()))
-        then += self._sweep(past, accepted.gen)
-        return Transaction(compares=tuple(compares), then=tuple(then))
-
-    def _sweep(self, past: _Past, newest: int) -> list[Operation]:
-        """Deletes history beyond its bounds, and texts that nothing left refers to."""
-        kept: set[str] = set()
-        size_bytes = 0
-        old = []
-        for count, generation in enumerate(sorted(past.history, reverse=True)):
-            record_bytes, texts = past.history[generation]
-            size_bytes += record_bytes
-            if generation != newest and (count >= _HISTORY_MAX or size_bytes > _HISTORY_BYTES_MAX):
-                old.append(generation)
-            else:
-                kept |= texts
-        deletions: list[Operation] = []
-        for generation in sorted(old)[:_DELETIONS_MAX]:
-            del past.history[generation]
-            deletions.append(Delete(key=self._keys.history(generation)))
-        for sha in sorted(past.texts - kept)[: _DELETIONS_MAX - len(deletions)]:
-            past.texts.discard(sha)
-            deletions.append(Delete(key=self._keys.doc(sha)))
-        return deletions
+        history = {**past.history, accepted.gen: (len(record), frozenset(wanted.docs.values()))}
+        generations, texts = _swept(history, past.texts)
+        then += [Delete(key=keys.history(generation)) for generation in generations]
+        then += [Delete(key=keys.doc(sha)) for sha in texts]
+        after = structs.replace(
+            past,
+            done_rev=done_rev,
+            history={generation: one for generation, one in history.items() if generation not in generations},
+            texts=past.texts.difference(texts),
+        )
+        return self._commit("activate", Transaction(compares=tuple(compares), then=tuple(then)), after)
 
     # -- what is told
 
@@ -399,11 +396,9 @@ class Steward:
             self._wake(at_s)
             return []
         self._stale_since, self._status_at = None, now
-        past.status = value
         put = Put(key=self._keys.status_config, value=value)
-        return [
-            self._commit("status", Transaction(compares=(holds_term(self._keys, term),), then=(put,))),
-        ]
+        transaction = Transaction(compares=(holds_term(self._keys, term),), then=(put,))
+        return [self._commit("status", transaction, structs.replace(past, status=value))]
 
     def _status_of(self, sight: _Sight, decision: _Decision, memory: Memory) -> Status:
         bundle, accepted = sight.wanted.bundle, sight.accepted
@@ -470,18 +465,40 @@ def _next(sight: _Sight, term: int) -> Accepted:
     return Accepted(gen=gen, from_rev=sight.wanted.bundle.rev, term=term, docs=sight.wanted.docs)
 
 
-def _naming(wanted: Desired, row: Row | None, done_rev: int) -> ActivateOverride | None:
-    """An operator's word for exactly these documents; it counts once."""
+def _swept(
+    history: Mapping[int, tuple[int, frozenset[str]]], texts: frozenset[str]
+) -> tuple[list[int], list[str]]:
+    """Generations beyond the bounds of history, and texts that nothing left refers to; not too many at once."""
+    kept: set[str] = set()
+    old: list[int] = []
+    size_bytes = 0
+    for count, generation in enumerate(sorted(history, reverse=True)):
+        record_bytes, referred = history[generation]
+        size_bytes += record_bytes
+        # The newest one is the generation that begins now.
+        if count and (count >= _HISTORY_MAX or size_bytes > _HISTORY_BYTES_MAX):
+            old.append(generation)
+        else:
+            kept |= referred
+    generations = sorted(old)[:_DELETIONS_MAX]
+    for generation in set(old).difference(generations):
+        kept |= history[generation][1]
+    return generations, sorted(texts - kept)[: _DELETIONS_MAX - len(generations)]
+
+
+def _naming(wanted: Desired, row: Row | None, done_rev: int) -> tuple[ActivateOverride | None, str]:
+    """An operator's word for exactly these documents, which counts once; else why the word there is none."""
     if row is None or row.mod_revision == done_rev:
-        return None
+        return None, ""
     try:
         override = decode_override(row.key, Kind.OVERRIDE_ACTIVATE, row.value)
-    except Undecodable:
-        return None
+    except Undecodable as error:
+        return None, f"override/_fleet/activate: {': '.join(filter(None, (error.path, error.message)))}"
     assert isinstance(override, ActivateOverride)
     bundle = wanted.bundle
-    names_it = override.rev == bundle.rev and bundle.digest.startswith(override.digest or "")
-    return override if names_it else None
+    if override.rev != bundle.rev or not bundle.digest.startswith(override.digest or ""):
+        return None, "override/_fleet/activate names other documents"
+    return override, ""
 
 
 def _decoded(row: Row, kind: type[_Value]) -> _Value | None:
@@ -499,7 +516,7 @@ def _past(keys: Keys, outcome: Outcome) -> _Past:
             generations[one.gen] = (len(row.value), frozenset(one.docs.values()))
     done = next((_decoded(row, CommandStatus) for row in command.rows), None)
     return _Past(
-        texts={row.key.removeprefix(keys.doc_prefix) for row in docs.rows},
+        texts=frozenset(row.key.removeprefix(keys.doc_prefix) for row in docs.rows),
         history=generations,
         status=status.rows[0].value if status.rows else None,
         done_rev=done.for_rev if done else 0,

@@ -356,12 +356,8 @@ def decode(key: str, value: bytes, kind: type[_Value]) -> _Value:
 def decode_override(key: str, kind: Kind, value: bytes) -> Override:
     """What an operator wrote under an override's key: TOML, JSON or one bare word. Raises Undecodable."""
     try:
-        return read_document(OVERRIDES[kind], _override_tree(value))
+        override = OVERRIDES[kind]
+        is_word = "action" in override.__struct_fields__ and re.fullmatch(rb"\s*[a-z]+\s*", value)
+        return read_document(override, {"action": value.strip().decode()} if is_word else tree_of(value))
     except InvalidSettings as invalid:
         raise Undecodable(key, invalid.problems[0]) from None
-
-
-def _override_tree(value: bytes) -> dict[str, Any]:
-    if re.fullmatch(rb"\s*[a-z]+\s*", value):
-        return {"action": value.strip().decode()}
-    return tree_of(value)

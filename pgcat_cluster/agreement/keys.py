@@ -60,8 +60,6 @@ _PATTERNS = [
     for kind in Kind
 ]
 
-NODE_ID = r"([a-z0-9][a-z0-9-]{0,62})\.([0-9a-f]{8})"
-
 
 def node_id(name: str, boot: bytes) -> str:
     """The id of one life of the node `name`; `boot` are four bytes drawn when it started."""

@@ -18,8 +18,8 @@ from pgcat_cluster.agreement.documents import (
     Schema,
     decode,
 )
-from pgcat_cluster.agreement.effects import Commit, Fetch, Preflight, Say
-from pgcat_cluster.agreement.transactions import Batch, Delete, Put
+from pgcat_cluster.agreement.effects import Commit, Effect, Fetch, Preflight, Say
+from pgcat_cluster.agreement.transactions import Batch, Delete, Outcome, Put
 from pgcat_cluster.topology.reading import Problem
 from tests.support.edits import DOCUMENTS, KEYS, Fleet
 
@@ -362,6 +362,34 @@ def test_an_operators_word_is_for_one_bundle_and_counts_once(fleet: Fleet) -> No
     assert "pools/one" in fleet.accepted.docs
 
 
+@pytest.mark.parametrize(
+    ("word", "why"),
+    [
+        ('{"rev":1}', "override/_fleet/activate names other documents"),
+        (
+            '{"rev":"x"}',
+            'override/_fleet/activate: rev: "x" is not allowed; allowed: a whole number, at least 1',
+        ),
+    ],
+)
+def test_a_word_that_does_not_count_is_told(fleet: Fleet, word: str, why: str) -> None:
+    other = next(node for node in fleet.nodes if not node.is_coordinator)
+    other.trial = lambda asked: ((Wrong("pools/app", "", "no"),), ())
+    fleet.put(LARGER)
+    fleet.override(KEYS.activate, word)
+    fleet.run(2.0)
+    assert (fleet.status.desired.state, fleet.status.desired.why) == ("rejected", why)
+
+
+def test_a_refused_activation_is_decided_anew_as_soon_as_its_cause_is_seen(fleet: Fleet) -> None:
+    newer = b"users = { app = {} }\nsize = 30"
+    at_activation(fleet, [Put(key=KEYS.config("pools/app"), value=newer)])
+    fleet.put(LARGER)
+    fleet.run(0.2)
+    assert ("activate", False) in fleet.commits
+    assert fleet.accepted.docs["pools/app"] == hash_of(newer)
+
+
 def test_a_word_given_beforehand_in_the_accepted_documents(fleet: Fleet) -> None:
     old = {"pools/old": b"users = { app = {} }"}
     fleet.put(old | {"fleet": b'allow_delete = ["pools/old"]'})
@@ -614,34 +642,79 @@ def test_history_and_texts_have_an_end(fleet: Fleet) -> None:
     assert texts == named
 
 
-def test_texts_of_edits_that_were_never_accepted_go_with_the_next_that_is(fleet: Fleet) -> None:
+def reject(fleet: Fleet, documents: dict[str, bytes]) -> None:
+    """An edit that one node finds wrong, after its texts were stored."""
     other = next(node for node in fleet.nodes if not node.is_coordinator)
     other.trial = lambda asked: ((Wrong("pools/app", "", "no"),), ())
-    fleet.put(LARGER)
+    other.is_frozen = True
+    fleet.put(documents)
+    fleet.run(1.0)
+    other.is_frozen = False
     fleet.run(2.0)
     other.trial = lambda asked: ((), ())
+    assert fleet.status.desired.state == "rejected"
+    assert all(fleet.read(KEYS.doc(hash_of(text))) for text in documents.values())
+
+
+def test_texts_of_edits_that_were_never_accepted_go_with_the_next_that_is(fleet: Fleet) -> None:
+    reject(fleet, LARGER)
     fleet.put({"pools/app": b"users = { app = {} }\nsize = 21"})
     fleet.run(2.0)
     assert fleet.accepted.gen == 2
     assert fleet.read(KEYS.doc(hash_of(LARGER["pools/app"]))) == ()
 
 
-def test_outcomes_nobody_knows_are_looked_at_again(fleet: Fleet) -> None:
+def lose_outcomes(fleet: Fleet, *purposes: str) -> list[str]:
+    """The next outcome of each purpose is not told to the coordinator; answers those lost so far."""
     steward = fleet.coordinator.steward
-    real, lost = steward.done, []
+    real, lost = steward.done, list[str]()
 
-    def done(commit: Commit, outcome: object, now: float) -> None:
-        if commit.purpose in ("texts", "activate", "status") and commit.purpose not in lost:
-            lost.append(commit.purpose)
-            outcome = None
-        real(commit, outcome, now)  # type: ignore[arg-type]
+    def done(commit: Commit, outcome: Outcome | None, now: float) -> None:
+        is_lost = commit.purpose in purposes and commit.purpose not in lost
+        lost.extend([commit.purpose] * is_lost)
+        real(commit, None if is_lost else outcome, now)
 
     steward.done = done  # type: ignore[method-assign]
+    return lost
+
+
+def test_outcomes_nobody_knows_are_looked_at_again(fleet: Fleet) -> None:
+    lost = lose_outcomes(fleet, "texts", "activate", "status")
     fleet.put(LARGER)
     fleet.run(10.0)
     assert lost == ["texts", "activate", "status"]
     assert fleet.generations == [2, 2, 2]
     assert fleet.status.nodes.on_accepted == 3
+
+
+def test_what_an_unknown_outcome_swept_is_put_again_when_it_is_needed(fleet: Fleet) -> None:
+    reject(fleet, LARGER)
+    lost = lose_outcomes(fleet, "activate")
+    fleet.put({"pools/app": b"users = { app = {} }\nsize = 21"})
+    fleet.run(5.0)
+    assert lost == ["activate"]
+    assert fleet.read(KEYS.doc(hash_of(LARGER["pools/app"]))) == ()
+    fleet.put(LARGER)
+    fleet.run(5.0)
+    assert fleet.generations == [3, 3, 3]
+    assert fleet.row(KEYS.doc(hash_of(LARGER["pools/app"]))).value == LARGER["pools/app"]
+
+
+def test_nothing_is_decided_before_an_own_decision_is_seen(fleet: Fleet) -> None:
+    node = fleet.coordinator
+    steward, again = node.steward, list[Effect]()
+    real = steward.done
+
+    def done(commit: Commit, outcome: Outcome | None, now: float) -> None:
+        real(commit, outcome, now)
+        if commit.purpose == "activate":
+            term = node.election.term(node.memory)
+            again.extend(steward.step(node.memory, term, node.follower.running, now))
+
+    steward.done = done  # type: ignore[method-assign]
+    fleet.put(LARGER)
+    fleet.run(2.0)
+    assert (fleet.generations, again) == ([2, 2, 2], [])
 
 
 def test_acks_tell_what_overrides_and_pauses_a_node_obeys(fleet: Fleet) -> None:
