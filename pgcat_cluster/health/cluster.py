@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -46,6 +47,36 @@ class Standing:
     lag: Lag | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Duty:
+    """What the fleet asks of this node's probes of one server.
+
+    Nodes that are no jurors keep no link to it and probe ever more rarely the more there are: whatever their
+    number, it sees few probes. A banned server is probed more rarely with each strike, always by a fresh
+    connect, until it answers.
+    """
+
+    is_juror: bool = True
+    nodes: int = 1
+    banned: bool = False
+    strikes: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Witness:
+    """What this node knows of one server by itself.
+
+    `is_confirmed`: what speaks against it was seen again since our own loop stood still. `is_proven`: it
+    answered so often in a row over fresh links, as what it should be, that a ban of it may end.
+    """
+
+    state: State
+    why: str
+    seen_s: float | None
+    is_confirmed: bool
+    is_proven: bool
+
+
 class ClusterHealth:
     """Puts detectors, lag gates and roles of one cluster together.
 
@@ -70,19 +101,87 @@ class ClusterHealth:
         self._min_serving = read.min_serving
         self._eject_max = int(len(servers) * health.local_eject_max)
         self._facts: dict[str, ServerFacts] = {}
+        self._rise = health.rise
+        self._interval_s = health.interval_s
+        self._duties = dict.fromkeys(servers, Duty())
+        self._spared: frozenset[str] = frozenset()
+        self._lagging: frozenset[str] = frozenset()
+        self._seen_s: dict[str, float] = {}
+        self._failed_s: dict[str, float] = {}  # when the last probe that failed was begun
+        self._fresh_answers = dict.fromkeys(servers, 0)  # in a row
+        self.local_score = 0  # stretches what we call late while we are slow ourselves
         self._standings = self._judge()
 
     def receive(self, server: str, sample: Sample, now: float) -> list[Decision]:
         """Take one look at one server into account. Looks at a server must come in the order they ended."""
         if not self._tilt.trusts(sample, now):
+            if sample.failure is not None and sample.failure.counts and sample.source is not Source.TRAFFIC:
+                self._failed_s[server] = now - sample.duration_s
             return []
         decisions: list[Decision] = [*self.roles.receive(server, sample)]
         if sample.facts is not None:
             decisions += self._remember(server, sample.facts, now)
             if reason := self.roles.wrong.get(server):
                 sample = _as_wrong(sample, reason)
+        self._count(server, sample, now)
         decisions += self._detectors[server].receive(sample, now)
         return decisions + self._changes_of_use()
+
+    def assign(self, server: str, duty: Duty) -> bool:
+        """Probe as the fleet asks from now on; whether that is sooner than before."""
+        before = self._duties[server]
+        if duty.banned and not before.banned:
+            self._fresh_answers[server] = 0
+        interval_s = self.probe_interval_s(server)
+        self._duties[server] = duty
+        return self.probe_interval_s(server) < interval_s
+
+    def spare(self, servers: frozenset[str]) -> list[Decision]:
+        """Use these whatever we believe: while we doubt ourselves, using anything beats using nothing.
+
+        It does not hold for servers that refuse, or are not what they should be.
+        """
+        if servers == self._spared:
+            return []
+        self._spared = servers
+        return self._changes_of_use()
+
+    def is_tilted(self, now: float) -> bool:
+        """Whether our own loop stood still lately, so that we trust no failure we see."""
+        return self._tilt.is_on(now)
+
+    @property
+    def stalled_s(self) -> float:
+        """When our own loop stood still last."""
+        return self._tilt.stalled_s
+
+    def witness(self, server: str) -> Witness:
+        """What this node may tell others about a server."""
+        opinion = self._detectors[server].opinion
+        is_lagging = opinion.state is State.OK and server in self._lagging
+        return Witness(
+            state=State.BAD if is_lagging else opinion.state,
+            why="lag" if is_lagging else opinion.evidence.value if opinion.evidence else "",
+            seen_s=self._seen_s.get(server),
+            is_confirmed=is_lagging or self._failed_s.get(server, -math.inf) >= self._tilt.stalled_s,
+            is_proven=self._is_proven(server),
+        )
+
+    def _is_proven(self, server: str) -> bool:
+        if self._fresh_answers[server] < self._rise or self._detectors[server].opinion.state is not State.OK:
+            return False
+        return server not in self._lagging | self._left_behind().keys() | self.roles.wrong.keys()
+
+    def _count(self, server: str, sample: Sample, now: float) -> None:
+        if sample.source is Source.TRAFFIC:
+            return
+        self._seen_s[server] = now
+        if sample.failure is not None:
+            self._fresh_answers[server] = 0
+            if sample.failure.counts:
+                self._failed_s[server] = now - sample.duration_s
+        elif sample.source is Source.FRESH:
+            self._fresh_answers[server] += 1
 
     @property
     def tilts(self) -> int:
@@ -122,18 +221,35 @@ class ClusterHealth:
 
     def timeout_s(self, server: str, source: Source) -> float:
         """How long the next probe of this kind may take."""
-        return self._detectors[server].timeout_s(source)
+        return self._detectors[server].timeout_s(source) * (1 + self.local_score)
 
     def probe_interval_s(self, server: str) -> float:
         """From the start of one probe to the start of the next."""
-        return self._detectors[server].probe_interval_s
+        duty = self._duties[server]
+        state = self._detectors[server].opinion.state
+        interval_s = self._detectors[server].probe_interval_s
+        if duty.banned and not self._is_proven(server):
+            if self._fresh_answers[server]:
+                return self._interval_s / 2
+            interval_s = min(self._interval_s * 2.0 ** min(duty.strikes, 10), _BANNED_INTERVAL_MAX_S)
+        elif state in (State.SUSPECT, State.RECOVERING):
+            return interval_s
+        if duty.is_juror:
+            return interval_s
+        return max(interval_s, _OTHERS_INTERVAL_S, _OTHERS_INTERVAL_PER_NODE_S * duty.nodes)
+
+    def probes_per_link(self, server: str) -> int:
+        """So many probes over one link: an open link proves nothing about the listener, nor the reverse."""
+        duty = self._duties[server]
+        return _PROBES_PER_LINK if duty.is_juror and not duty.banned else 1
 
     def _judge(self) -> dict[str, Standing]:
         reasons = self._left_behind() | self._out_of_service() | self.roles.wrong
         primary = self.roles.primary
         serving = self._gates.keys() - reasons.keys() - {primary}
         replicas = {name: self._gates[name] for name in serving}
-        for name in kept_out(replicas, self._min_serving):
+        self._lagging = kept_out(replicas, self._min_serving)
+        for name in self._lagging:
             reasons[name] = f"lag: {replicas[name].lag}"
         standings = {}
         for name, detector in self._detectors.items():
@@ -156,7 +272,11 @@ class ClusterHealth:
         doubted = [detector for detector in self._detectors.values() if not detector.takes_new_work]
         doubted.sort(key=lambda detector: (detector.opinion.state is not State.BAD, detector.opinion.since_s))
         certain = [detector for detector in doubted if detector.opinion.evidence in _CERTAIN]
-        limited = [detector for detector in doubted if detector.opinion.evidence not in _CERTAIN]
+        limited = [
+            detector
+            for detector in doubted
+            if detector.opinion.evidence not in _CERTAIN and detector.server not in self._spared
+        ]
         return {detector.server: _why(detector.opinion) for detector in certain + limited[: self._eject_max]}
 
     def _left_behind(self) -> dict[str, str]:
@@ -168,6 +288,10 @@ class ClusterHealth:
         }
 
 
+_PROBES_PER_LINK = 5
+_OTHERS_INTERVAL_S = 1.0
+_OTHERS_INTERVAL_PER_NODE_S = 0.1
+_BANNED_INTERVAL_MAX_S = 10.0
 _CERTAIN = (EvidenceClass.REFUSED, EvidenceClass.WRONG)
 
 

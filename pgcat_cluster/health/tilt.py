@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from pgcat_cluster.health.evidence import Sample
 
 TICK_S = 0.1
@@ -17,6 +19,7 @@ class Tilt:
 
     def __init__(self, now: float) -> None:
         self.count = 0
+        self.stalled_s = -math.inf  # when the last stall was over
         self._last_tick_s = now
         self._until_s = now
 
@@ -32,4 +35,5 @@ class Tilt:
         if now - self._last_tick_s > TICK_S + _LATE_S:
             self.count += now >= self._until_s
             self._until_s = now + _QUIET_S
+            self.stalled_s = now
         self._last_tick_s = now

@@ -16,8 +16,6 @@ from pgcat_cluster.net.tasks import spawn
 from pgcat_cluster.net.tls import OutgoingTls
 from pgcat_cluster.session.server_login import Secret
 
-# An open link proves nothing about the listener, nor a new one about the open ones: so many over one link.
-_PROBES_PER_LINK = 5
 # However often somebody asks, a server sees fewer than 20 probes per second.
 _GAP_S = 0.05
 
@@ -52,11 +50,13 @@ class ProbeTarget:
 
 
 class ProbeGuide(Protocol):
-    """Who says how often, and how long a probe may take."""
+    """Who says how often, how long a probe may take, and how many go over one link."""
 
     def timeout_s(self, server: str, source: Source) -> float: ...
 
     def probe_interval_s(self, server: str) -> float: ...
+
+    def probes_per_link(self, server: str) -> int: ...
 
 
 class Prober:
@@ -188,7 +188,7 @@ class _Rounds:
             loop=self._loop,
         )
         self._link = SimpleConnection(opened, target.address, self._loop)
-        self._probes_left = _PROBES_PER_LINK - 1
+        self._probes_left = self._guide.probes_per_link(self._server) - 1
         return await self._ask(deadline_s - monotonic_s())
 
     async def _ask(self, timeout_s: float) -> ServerFacts:
