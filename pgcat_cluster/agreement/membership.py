@@ -1,0 +1,27 @@
+"""Joining and draining, as guarded transactions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from msgspec import structs
+
+from pgcat_cluster.agreement.documents import Live, encode
+from pgcat_cluster.agreement.keys import Keys
+from pgcat_cluster.agreement.transactions import Compare, Field, Operation, Put, Row, Transaction, unchanged
+
+
+def join(keys: Keys, node: str, live: Live, lease: int, more: Iterable[Operation] = ()) -> Transaction:
+    """The node is there from now on, unless another process of its name is."""
+    nobody = Compare(key=keys.lives_of(live.name), field=Field.CREATE, operator="==", operand=0, prefix=True)
+    return Transaction(
+        compares=(nobody,), then=(Put(key=keys.live(node), value=encode(live), lease=lease), *more)
+    )
+
+
+def drain(row: Row, live: Live) -> Transaction:
+    """The node takes no new clients, and does not vote any more."""
+    draining = structs.replace(live, state="draining")
+    return Transaction(
+        compares=(unchanged(row),), then=(Put(key=row.key, value=encode(draining), lease=row.lease),)
+    )
