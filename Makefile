@@ -10,7 +10,7 @@ RELAY := $(wildcard pgcat_cluster/relay/*.py pgcat_cluster/relay/*.pyx pgcat_clu
 PYTEST := $(BIN)/python -m pytest --numprocesses=2 --dist=loadfile
 COUNTS := .venv/.counts.json
 
-.PHONY: help setup demo test check live bench fmt map clean
+.PHONY: help setup demo test check live sim bench fmt map clean
 
 help: # Print this list.
 	@sed -n 's/^\([a-z]*\):[^#]*# \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
@@ -50,6 +50,9 @@ check: setup # Lint, types, import contracts and the tidy tests.
 
 live: setup # Run the long tests too, against real servers.
 	@$(BIN)/python -m pytest --long -m "live or live_long or docker" tests
+
+sim: setup # Simulate fleets for a million steps. ARGUMENTS="--seed 7 --seeds 1" repeats one run.
+	@$(BIN)/python -m tests.simulation $(ARGUMENTS)
 
 bench: setup # Measure beside PostgreSQL and, where it is on PATH, PgBouncer.
 	@$(BIN)/python -m tests.bench $(ARGUMENTS)

@@ -1,0 +1,36 @@
+"""Runs the simulation for as many steps as asked: `python -m tests.simulation --steps 1000000`."""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+from tests.simulation.checks import Violated
+from tests.simulation.story import run
+
+
+def main() -> int:
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--steps", type=int, default=1_000_000, help="stop after so many")
+    options.add_argument("--seed", type=int, default=1, help="the first one")
+    options.add_argument("--seeds", type=int, default=None, help="stop after so many runs")
+    options.add_argument("--nodes", type=int, default=None, help="in each run, instead of a number by chance")
+    chosen = options.parse_args()
+    steps = bans = runs = 0
+    began_s = time.monotonic()
+    seed = chosen.seed
+    while steps < chosen.steps and (chosen.seeds is None or runs < chosen.seeds):
+        try:
+            taken, checks = run(seed, nodes=chosen.nodes)
+        except Violated as violated:
+            print(violated)
+            return 1
+        steps, bans, runs, seed = steps + taken, bans + checks.bans_put, runs + 1, seed + 1
+        if runs % 10 == 0:
+            print(f"{steps} steps, {runs} runs, {bans} bans, {time.monotonic() - began_s:.0f} s", flush=True)
+    print(f"{steps} steps in {runs} runs from seed {chosen.seed}: {bans} bans, no violation")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
