@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 
 from tests.simulation.checks import Checks, Violated
+from tests.simulation.fleet import Company
 from tests.simulation.guards import GUARDS, Guard, race_plan
 from tests.simulation.story import run
+from tests.simulation.world import Plan
 
 pytestmark = pytest.mark.once
 
@@ -40,6 +42,21 @@ def test_each_guard_is_needed(name: str) -> None:
 def test_a_failure_names_its_seed_and_its_story() -> None:
     with pytest.raises(Violated, match=r"(?s)seed \d+, step \d+.*proposes ban fleet main/"):
         weakened(GUARDS["ban prefix"], seeds=1000)
+
+
+@pytest.mark.parametrize(("nodes", "writes_max"), [(3, 5), (8, 10), (60, 12)])
+def test_a_dead_replica_costs_few_writes_and_peace_none(nodes: int, writes_max: int) -> None:
+    plan = Plan(nodes=nodes, zones=3, clusters={"main": 4}, jury=9, min_healthy=2, lag_share=0.0)
+    company = Company(1, plan)
+    company.run_until(15.0)
+    before = company.checks.revision
+    company.run_until(25.0)
+    assert company.checks.revision == before
+    company.world.servers["main", "r1"].turn("down", company.world.clock.now)
+    company.run_until(27.0)
+    assert company.checks.bans_put == 1
+    assert company.checks.revision - before <= writes_max
+    assert not any(actor.agreed["main"].servers["r1"].reads for actor in company.actors.values())
 
 
 def test_a_run_can_be_repeated() -> None:
