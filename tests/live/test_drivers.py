@@ -85,12 +85,16 @@ def test_psycopg_pipeline(address: Address) -> None:
             cursors = [connection.execute("select %s::int * 2", (number,)) for number in range(50)]
             pipeline.sync()
             assert [cursor.fetchone() for cursor in cursors] == [(number * 2,) for number in range(50)]
-            # A server sends an error at once, so it may meet any call behind the one that failed.
-            with pytest.raises(psycopg.errors.DivisionByZero):
+
+            def batch() -> None:
                 connection.execute("update account set balance = 7 where id = 1")
                 connection.execute("select 1/0")
                 connection.execute("update account set balance = 8 where id = 1")
                 pipeline.sync()
+
+            # A server sends an error at once, so it may meet any call behind the one that failed.
+            with pytest.raises(psycopg.errors.DivisionByZero):
+                batch()
         # The batch was one implicit transaction.
         assert connection.execute("select balance from account where id = 1").fetchone() == (100,)
 
