@@ -386,6 +386,8 @@ class Node:
                     renewed |= {key for key in topology.pools if key.user == user}
                 case changes.PoolChanged(pool=pool) if change.needs_new_links():
                     renewed.add(pool)
+                case changes.NodeChanged():
+                    self._change_node()
         for gone in [gone for gone in self.accounts if gone not in topology.pools]:
             self._remove_account(self.accounts.pop(gone))
         self.view = self.view.with_topology(topology)
@@ -401,6 +403,14 @@ class Node:
                 self._add_account(settings)
             else:
                 self._change_account(account, settings, is_renewed=name_of_pool in renewed)
+
+    def _change_node(self) -> None:
+        """What was handed on at start; all else in [node] is looked up where it is needed."""
+        node = self.topology.node
+        if self.operations.writer is not None:
+            configure_logs(self.operations.writer, form=node.log.format, level=node.log.level)
+        for listener in self.listeners:
+            listener.tcp = node.tcp
 
     def _change_account(self, account: Account, settings: PoolSettings, *, is_renewed: bool) -> None:
         before, desk = account.settings, account.desk
@@ -718,7 +728,8 @@ def run(path: Path) -> int:
         for line in error.lines():
             _say(line)
         return EXIT_CONFIG
-    writer = configure_logs(form=topology.node.log.format, level=topology.node.log.level)
+    writer = LineWriter(sys.stderr)
+    configure_logs(writer, form=topology.node.log.format, level=topology.node.log.level)
     try:
         try:
             import uvloop

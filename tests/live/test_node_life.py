@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import os
 import signal
 import socket
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -212,6 +216,44 @@ def test_an_invalid_file_changes_nothing(start_node: NodeMaker) -> None:
         assert one(client, PID) == before
         change(node, "size = 0", "size = 1")
         assert one(client, PID) == before
+
+
+def test_settings_of_the_process_change_too(start_node: NodeMaker) -> None:
+    node = start_node(config=config(ONE_LINK, node='[node.log]\nformat = "text"\nlevel = "warning"'))
+    with connect(node):
+        assert lines(node, "node.ready") == []
+        change(node, 'format = "text"\nlevel = "warning"', 'format = "json"\nlevel = "info"')
+        (line,) = lines(node, "config.applied")
+        assert json.loads(line)["changes"] == "node changed: log"
+
+
+@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="asks Linux for the timers of a connection")
+def test_keepalive_changes_for_who_comes_next(start_node: NodeMaker) -> None:
+    node = start_node(config=config(ONE_LINK, node='tcp = { keepalive_idle = "50s" }'))
+    with connect(node) as before:
+        assert 0 < keepalive_due_s(node, before) <= 50
+        change(node, '"50s"', '"5000s"')
+        with connect(node) as after:
+            assert 1000 < keepalive_due_s(node, after) <= 5000
+        assert 0 < keepalive_due_s(node, before) <= 50
+
+
+def keepalive_due_s(node: Node, client: psycopg.Connection[Any]) -> float:
+    """When the kernel will ask the client of this connection, for the node, whether it is still there."""
+    with socket.socket(fileno=os.dup(client.fileno())) as sock:
+        theirs = sock.getsockname()[1]
+    found: list[float] = []
+
+    def is_resting() -> bool:
+        # Its last bytes may not be acknowledged yet: then another timer runs.
+        for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+            _, ours, other, _, _, timer, *_ = line.split()
+            if (int(ours[-4:], 16), int(other[-4:], 16)) == (node.port, theirs) and timer.startswith("02:"):
+                found.append(int(timer[3:], 16) / os.sysconf("SC_CLK_TCK"))
+        return bool(found)
+
+    eventually(is_resting, "nothing is under way")
+    return found[-1]
 
 
 # -- the beginning
