@@ -305,7 +305,7 @@ STATEMENTS = st.one_of(
 )
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(statement=STATEMENTS)
 def test_what_a_read_only_transaction_refuses_never_reaches_a_replica(
     primary: Server, replica: Server, statement: str
