@@ -50,7 +50,9 @@ class _WatchedContext:
 class OutgoingTls(_WatchedContext):
     """How we speak TLS to servers.
 
-    The modes are libpq's. `require` with a CA checks the chain, as libpq does when it finds a root file.
+    The modes are libpq's. `prefer` protects from nobody who can write on the wire: where TLS is not offered, its
+    handshake fails or the server does not admit the link with it, the link goes on without. `require` with a CA
+    checks the chain, as libpq does when it finds a root file.
     """
 
     def __init__(

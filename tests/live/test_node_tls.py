@@ -283,11 +283,45 @@ def test_a_server_without_tls(start_node: NodeMaker) -> None:
         assert "TLS" in why_not(client)
 
 
-def test_prefer_does_not_go_on_plainly_after_a_failed_handshake(secure: Stack, files: Files) -> None:
-    """A server that speaks TLS and lets nobody in plainly: `disable` gets PostgreSQL's own refusal."""
+def test_plain_links_to_a_server_that_takes_none(secure: Stack, files: Files) -> None:
     node = secure.add_node(config=config(cluster=asking(files, "prefer")))
     with connect(node) as client:
         assert one(client, IS_ENCRYPTED) is True
         change(node, 'mode = "prefer"', 'mode = "disable"')
         assert "pg_hba.conf" in why_not(client)
+    node.stop()
+
+
+@pytest.fixture(scope="module")
+def outdated(authority: trustme.CA) -> Iterator[Stack]:
+    """A server that offers only versions of TLS that nobody takes any more."""
+    with Stack(replicas=0) as stack:
+        server = stack.primary
+        certificate = authority.issue_cert("127.0.0.1")
+        server.write("server.crt", certificate.cert_chain_pems[0].bytes())
+        server.write("server.key", certificate.private_key_pem.bytes())
+        versions = {"ssl_min_protocol_version": "TLSv1", "ssl_max_protocol_version": "TLSv1.1"}
+        server.configure({"ssl": "on", **{name: f"'{value}'" for name, value in versions.items()}})
+        server.reload()
+        eventually(lambda: server.query("show ssl") == [("on",)], "it speaks TLS")
+        yield stack
+
+
+def test_prefer_goes_on_plainly_after_a_failed_handshake(outdated: Stack, files: Files) -> None:
+    """Traffic, probes and cancels alike, as libpq does; `require` opens nothing."""
+    primary = outdated.primary
+    with psycopg.connect(primary.dsn("test", "test"), sslmode="prefer") as direct:
+        assert direct.pgconn.ssl_in_use == 0
+    with pytest.raises(psycopg.OperationalError, match="SSL"):
+        psycopg.connect(primary.dsn("test", "test"), sslmode="require")
+    node = outdated.add_node(config=config(cluster=asking(files, "prefer")))
+    with connect(node) as client:
+        assert one(client, IS_ENCRYPTED) is False
+        client.pgconn.send_query(b"select pg_sleep(60) from (select txid_current()) t")
+        eventually(lambda: links(node)["active"] == 1, "it runs")
+        client.cancel_safe()
+        assert answer(client) == (b"", "57014")
+        assert (get(node, "/ready")[0], backend(node, "p1")["opinion"]) == (200, "ok")
+        change(node, 'mode = "prefer"', 'mode = "require"')
+        assert "TLS failed" in why_not(client)
     node.stop()

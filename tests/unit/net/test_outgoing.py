@@ -15,7 +15,13 @@ import pytest
 import trustme
 import uvloop
 
-from pgcat_cluster.errors import NoServer, TooManyClients, UnknownDatabase
+from pgcat_cluster.errors import (
+    AuthenticationFailed,
+    NoServer,
+    NotAdmitted,
+    TooManyClients,
+    UnknownDatabase,
+)
 from pgcat_cluster.health.evidence import EvidenceClass
 from pgcat_cluster.net.outgoing import (
     ConnectRefused,
@@ -75,18 +81,26 @@ class Peer:
 
 
 @contextlib.asynccontextmanager
-async def serving(talk: Talk) -> AsyncIterator[ServerAddress]:
-    """A server for one link; what its side asserts fails the test."""
+async def serving(*talks: Talk) -> AsyncIterator[ServerAddress]:
+    """A server for one link per talk, in their order; what its side asserts, or one link more, fails the test."""
     loop = asyncio.get_running_loop()
     ended: asyncio.Future[None] = loop.create_future()
+    left = list(talks)
+    uninvited = 0
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal uninvited
+        if not left:
+            uninvited += 1
+            writer.close()
+            return
         try:
-            await talk(Peer(reader, writer))
+            await left.pop(0)(Peer(reader, writer))
         except BaseException as error:
             ended.set_exception(error)
         else:
-            ended.set_result(None)
+            if not left:
+                ended.set_result(None)
         finally:
             writer.close()
 
@@ -95,6 +109,7 @@ async def serving(talk: Talk) -> AsyncIterator[ServerAddress]:
         port: int = server.sockets[0].getsockname()[1]
         yield ServerAddress(host="127.0.0.1", port=port)
         await asyncio.wait_for(ended, 5.0)
+        assert not uninvited
     finally:
         server.close()
 
@@ -514,6 +529,140 @@ def test_a_certificate_of_nobody(run: Run, tmp_path: Path) -> None:
         async with serving(talk) as address:
             with pytest.raises(TlsRefused, match="certificate refused: unable to get local issuer"):
                 await opening(address, "verify-ca", ca=stranger.ca)
+
+    run(scene())
+
+
+# -- TLS that is only preferred: as in libpq, the link is tried once more without
+
+
+def handshake_failing(how: str) -> Talk:
+    async def talk(peer: Peer) -> None:
+        await peer.expect(SSL_REQUEST)
+        peer.say(b"S")
+        await peer.reader.readexactly(1)
+        match how:
+            case "nonsense":
+                peer.say(b"HTTP/1.1 400 Bad Request")
+            case "an alert":
+                peer.say(bytes.fromhex("15030300020228"))
+            case "a reset":
+                sock: socket.socket = peer.writer.get_extra_info("socket")
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        peer.writer.close()
+
+    return talk
+
+
+async def plain_login(peer: Peer) -> None:
+    await peer.expect(STARTUP)
+    peer.say(LOGGED_IN)
+    await peer.expect_end()
+
+
+HANDSHAKES = ["nonsense", "an alert", "the end", "a reset"]
+
+
+@pytest.mark.parametrize("how", HANDSHAKES)
+def test_prefer_goes_on_plainly_after_a_failed_handshake(run: Run, how: str) -> None:
+    async def scene() -> None:
+        async with serving(handshake_failing(how), plain_login) as address:
+            opened = await opening(address, "prefer")
+            assert (opened.tls, opened.ready.pid, opened.leftover) == (None, 42, b"")
+            opened.sock.close()
+
+    run(scene())
+
+
+@pytest.mark.parametrize("how", HANDSHAKES)
+def test_require_ends_with_a_failed_handshake(run: Run, how: str) -> None:
+    async def scene() -> None:
+        async with serving(handshake_failing(how)) as address:
+            with pytest.raises((TlsRefused, ConnectRefused)):
+                await opening(address, "require")
+
+    run(scene())
+
+
+def test_both_failures_are_told(run: Run) -> None:
+    async def talk(peer: Peer) -> None:
+        await peer.expect(STARTUP)
+        peer.say(messages.error_response(NotAdmitted("only with TLS")))
+
+    async def scene() -> None:
+        async with serving(handshake_failing("nonsense"), talk) as address:
+            with pytest.raises(LoginRefused) as caught:
+                await opening(address, "prefer")
+        assert (caught.value.sqlstate, caught.value.evidence) == ("28000", EvidenceClass.CONFIG)
+        assert caught.value.message.startswith(f"{address} (without TLS, which failed: ")
+        assert "WRONG_VERSION_NUMBER" in caught.value.message.upper()
+        assert caught.value.message.endswith("): only with TLS")
+
+    run(scene())
+
+
+@pytest.mark.parametrize(("mode", "links"), [("prefer", 2), ("require", 1)])
+def test_a_server_that_admits_only_plain_links(run: Run, tmp_path: Path, mode: TlsMode, links: int) -> None:
+    authority = Authority(tmp_path)
+
+    async def refuse(peer: Peer) -> None:
+        await authority.start(peer)
+        await peer.expect(STARTUP)
+        peer.say(messages.error_response(NotAdmitted("only without TLS")))
+        peer.writer.close()
+
+    async def scene() -> None:
+        async with serving(*[refuse, plain_login][:links]) as address:
+            if mode == "prefer":
+                opened = await opening(address, mode)
+                assert opened.tls is None
+                opened.sock.close()
+            else:
+                with pytest.raises(LoginRefused, match=r": only without TLS$"):
+                    await opening(address, mode)
+
+    run(scene())
+
+
+def test_what_is_wrong_over_tls_is_not_tried_plainly(run: Run, tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+
+    async def refuse(peer: Peer) -> None:
+        await authority.start(peer)
+        await peer.expect(STARTUP)
+        peer.say(messages.error_response(AuthenticationFailed()))
+        peer.writer.close()
+
+    async def scene() -> None:
+        async with serving(refuse) as address:
+            with pytest.raises(LoginRefused) as caught:
+                await opening(address, "prefer")
+        assert caught.value.sqlstate == "28P01"
+
+    run(scene())
+
+
+@pytest.mark.parametrize("how", HANDSHAKES)
+def test_a_cancel_request_goes_the_same_way(run: Run, how: str) -> None:
+    async def talk(peer: Peer) -> None:
+        await peer.expect(messages.cancel_request(42, b"abcd"))
+
+    async def cancel(address: ServerAddress, mode: TlsMode) -> None:
+        await send_cancel(
+            address,
+            tls=OutgoingTls(mode),
+            pid=42,
+            secret=b"abcd",
+            timeout_s=5.0,
+            loop=asyncio.get_running_loop(),
+        )
+
+    async def scene() -> None:
+        async with serving(handshake_failing(how), talk) as address:
+            await cancel(address, "prefer")
+        async with serving(handshake_failing(how)) as address:
+            with pytest.raises((TlsRefused, ConnectRefused)):
+                await cancel(address, "require")
 
     run(scene())
 
