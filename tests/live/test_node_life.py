@@ -99,7 +99,7 @@ def test_a_second_sigterm_ends_at_once(start_node: NodeMaker) -> None:
         node.signal(signal.SIGTERM)
         eventually(lambda: bool(lines(node, "node.draining")), "it drains")
         node.signal(signal.SIGTERM)
-        assert node.wait(5.0) == 0
+        assert node.wait(WITHIN_S) == 0
         assert refusal(lambda: client.execute("select 1")) == "57P01"
 
 
@@ -108,7 +108,7 @@ def test_sigquit_ends_at_once(start_node: NodeMaker) -> None:
     with connect(node) as client:
         client.execute("begin")
         node.signal(signal.SIGQUIT)
-        assert node.wait(5.0) == 0
+        assert node.wait(WITHIN_S) == 0
         assert refuses(node)
         assert refusal(lambda: client.execute("select 1")) == "57P01"
 
