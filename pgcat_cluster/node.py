@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Hashable
 from pathlib import Path
 from types import MappingProxyType
 
@@ -47,7 +48,7 @@ from pgcat_cluster.relay.stock import Pool
 from pgcat_cluster.session.account import Account, Backend, Source, Visitor
 from pgcat_cluster.session.control import Control
 from pgcat_cluster.session.login import Credential, LoggedIn, LoginPolicy
-from pgcat_cluster.telemetry.logs import LineWriter, RepeatLimit, configure_logs, get_logger, lifecycle
+from pgcat_cluster.telemetry.logs import Event, LineWriter, RepeatLimit, configure_logs, get_logger, lifecycle
 from pgcat_cluster.telemetry.taking import ConsoleVisit
 from pgcat_cluster.topology import diff as changes
 from pgcat_cluster.topology.model import Cluster, PoolKey, PoolSettings, ProbeLogin, Topology, User
@@ -460,9 +461,7 @@ class Node:
     # -- clients: House ------------------------------------------------------------------------------------
 
     def _accepted(self, sock: socket.socket, peer: tuple[str, int]) -> None:
-        if self.is_draining and not self._is_console_port():
-            sock.close()
-            return
+        # Also while the node drains, for the consoles: who is refused then is told after login.
         if self.client_count() >= self.topology.node.max_clients + LOGIN_RESERVE:
             sock.close()
             return
@@ -471,10 +470,6 @@ class Node:
         client.detail = peer
         self.fronts[client] = front
         client.start()
-
-    def _is_console_port(self) -> bool:
-        """The consoles stay reachable while a node drains: who is refused then is told after login."""
-        return True
 
     def client_count(self) -> int:
         return (
@@ -499,17 +494,19 @@ class Node:
 
     def refused(self, client: Client, fault: Fault) -> None:
         self.fronts.pop(client, None)
-        silent = self.repeats.admit("client.refused", fault.sqlstate, monotonic_s())
+        self._warn(
+            "client.refused",
+            fault.sqlstate,
+            sqlstate=fault.sqlstate,
+            reason=fault.message,
+            client=_peer(client),
+        )
+
+    def _warn(self, event: Event, key: Hashable, **keys: object) -> None:
+        """Log what may happen often: repeats of the same key are counted, not printed."""
+        silent = self.repeats.admit(event, key, monotonic_s())
         if silent is not None:
-            lifecycle(
-                self.log,
-                "client.refused",
-                level="warning",
-                sqlstate=fault.sqlstate,
-                reason=fault.message,
-                client=_peer(client),
-                repeated=silent,
-            )
+            lifecycle(self.log, event, level="warning", **keys, repeated=silent)
 
     def left(self, client: Client) -> None:
         self.fronts.pop(client, None)
@@ -596,18 +593,14 @@ class Node:
 
     def _open_failed(self, account: Account, pool: Pool, source: Source, error: OpenFailed) -> None:
         evidence = error.evidence
-        silent = self.repeats.admit("server.refused", (source.key, error.message), monotonic_s())
-        if silent is not None:
-            lifecycle(
-                self.log,
-                "server.refused",
-                level="warning",
-                server=str(source.key),
-                pool=str(account.settings.key),
-                reason=error.message,
-                evidence=evidence.value,
-                repeated=silent,
-            )
+        self._warn(
+            "server.refused",
+            (source.key, error.message),
+            server=str(source.key),
+            pool=str(account.settings.key),
+            reason=error.message,
+            evidence=evidence.value,
+        )
         is_down = evidence in (
             EvidenceClass.REFUSED,
             EvidenceClass.UNREACHABLE,
@@ -668,17 +661,13 @@ class Node:
     def link_lost(self, account: Account, pool: Pool, reason: str) -> None:
         source = pool.detail
         assert isinstance(source, Source)
-        silent = self.repeats.admit("server.lost", (source.key, reason), monotonic_s())
-        if silent is not None:
-            lifecycle(
-                self.log,
-                "server.lost",
-                level="warning",
-                server=str(source.key),
-                pool=str(account.settings.key),
-                reason=reason,
-                repeated=silent,
-            )
+        self._warn(
+            "server.lost",
+            (source.key, reason),
+            server=str(source.key),
+            pool=str(account.settings.key),
+            reason=reason,
+        )
         watch = self.watches.get(source.key.cluster)
         if watch is not None:
             watch.traffic_failed(source.key.name, EvidenceClass.REFUSED, reason)
