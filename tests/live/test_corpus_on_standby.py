@@ -77,7 +77,7 @@ def schema(pg_stack: Stack) -> Iterator[Stack]:
     caught_up = f"select pg_last_wal_replay_lsn() >= '{position}'"
     wait_until(
         lambda: pg_stack.replicas[0].query(caught_up) == [(True,)],
-        within_s=20.0,
+        within_s=60.0,
         what="the replica has the schema of the corpus",
     )
     yield pg_stack

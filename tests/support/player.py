@@ -64,7 +64,7 @@ CLOSE = "close"
 SSL_REQUEST = struct.pack("!ii", 8, 80877103)
 GSS_REQUEST = struct.pack("!ii", 8, 80877104)
 PROTOCOL_3_0 = 196608
-SILENCE_LIMIT_S = 10.0
+SILENCE_LIMIT_S = 60.0
 
 
 class Writing(enum.Enum):
