@@ -11,7 +11,7 @@ from pgcat_cluster.relay.links cimport Link
 from pgcat_cluster.relay.stock cimport Target
 from pgcat_cluster.relay.survey cimport Surveyor
 
-cdef int PRIMARY, REPLICA, READS, SEQUENCES, CALLS, FORGETS
+cdef int PRIMARY, REPLICA, READS, SEQUENCES, CALLS, FORGETS, UNCLEAN, UNPINS
 
 cdef class Client(Surveyor):
     cpdef join(self, Desk desk, parameters)
@@ -44,7 +44,7 @@ cdef class Client(Surveyor):
     @cython.locals(server=ServerEnd)
     cdef _begin_batch(self, Desk desk, bytearray buffer, Py_ssize_t position, Py_ssize_t end)
     cpdef _ensure(self, Desk desk, ServerEnd server, Statement statement)
-    @cython.locals(name_end=Py_ssize_t, text_end=Py_ssize_t, name=bytes, text=bytes, types=bytes, statement=Statement, flow=Flow, moved=ServerEnd)
+    @cython.locals(is_held=bint, limit=Py_ssize_t, name_end=Py_ssize_t, text_end=Py_ssize_t, name=bytes, text=bytes, types=bytes, statement=Statement, taken=Statement, flow=Flow, moved=ServerEnd, length=Py_ssize_t)
     cdef Py_ssize_t _parse(self, Desk desk, ServerEnd server, bytearray buffer, Py_ssize_t position, Py_ssize_t stop, Py_ssize_t end) except? -1
     cdef _make_room(self, Desk desk, ServerEnd server)
     @cython.locals(name=bytes, statement=Statement, is_any=bint)
@@ -63,7 +63,7 @@ cdef class Client(Surveyor):
     cdef bytes _unknown_name(self, bytes name)
     @cython.locals(desk=Desk, name=bytes, statement=Statement, server_name=bytes)
     cdef _describe(self, ServerEnd server, bytearray buffer, Py_ssize_t position, Py_ssize_t stop)
-    @cython.locals(name=bytes)
+    @cython.locals(name=bytes, statement=Statement)
     cdef _close(self, ServerEnd server, bytearray buffer, Py_ssize_t position, Py_ssize_t stop)
     @cython.locals(server=ServerEnd)
     cdef _sync(self)

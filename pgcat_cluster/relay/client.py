@@ -23,6 +23,8 @@ READS = marks.READS
 SEQUENCES = marks.SEQUENCES
 CALLS = marks.CALLS
 FORGETS = marks.FORGETS
+UNCLEAN = marks.UNCLEAN
+UNPINS = marks.UNPINS
 
 
 class Client(Surveyor):
@@ -207,12 +209,10 @@ class Client(Surveyor):
         desk = self.desk
         assert desk is not None
         if not self.decided:
-            if stop > end:
-                if kind == frames.QUERY and stop - position <= desk.statement_bytes_max:
-                    return position
+            if kind == frames.FUNCTION or stop - position > desk.statement_bytes_max:
                 flow = self._unknown(desk)
-            elif kind == frames.FUNCTION:
-                flow = self._unknown(desk)
+            elif stop > end:
+                return position
             else:
                 text_end = stop - 1 if buffer[stop - 1] == 0 else stop
                 flow = self._decide(desk, buffer, position + 5, text_end)
@@ -243,6 +243,7 @@ class Client(Surveyor):
             flow.flags & READS
             and self.status == frames.STATUS_IDLE
             and self.role == REPLICA
+            and not self.pinned
             and stop <= end
             and not self.unsynced
         ):
@@ -441,6 +442,9 @@ class Client(Surveyor):
         if statement in server.prepared:
             server.prepared[statement] = server.serial
             return
+        if not statement.is_kept:
+            # It is there, or the server says that it is not.
+            return
         self._make_room(desk, server)
         desk.server_parses += 1
         server.prepared[statement] = server.serial
@@ -464,7 +468,7 @@ class Client(Surveyor):
         is_any = False
         for name in [*self.statements, *self.overlay]:
             statement = self._statement(name)
-            if statement is not None and name not in self.spelled and name in text:
+            if statement is not None and statement.is_kept and name not in self.spelled and name in text:
                 self._prepare_as(server, name, statement)
                 self.spelled.add(name)
                 is_any = True
@@ -483,28 +487,36 @@ class Client(Surveyor):
     def _parse(
         self, desk: Desk, server: Server, buffer: bytearray, position: int, stop: int, end: int
     ) -> int:
-        if stop > end:
-            if stop - position <= desk.statement_bytes_max:
+        is_held = stop - position <= desk.statement_bytes_max
+        if is_held and stop > end:
+            return position
+        limit = stop if stop < end else end
+        name_end = octets.find_nul(buffer, position + 5, limit)
+        if name_end < 0 and stop > end:
+            if end - position < surveys.NAMES_BYTES_MAX:
                 return position
-            desk.control.violated(self, "a statement this long can not be prepared: see statement_bytes_max")
-            return stop
-        name_end = octets.find_nul(buffer, position + 5, stop)
-        text_end = octets.find_nul(buffer, name_end + 1, stop) if name_end >= 0 else -1
+            # PostgreSQL looks at no more of a name.
+            name_end = position + 5 + 63
+        text_end = octets.find_nul(buffer, name_end + 1, stop) if is_held and name_end >= 0 else name_end
         if text_end < 0:
             # Malformed: the server says so in its own words.
             self.unsynced = True
             server.put(buffer, position, stop)
             return stop
         name = frames.cut_name(octets.cut(buffer, position + 5, name_end))
-        text = octets.cut(buffer, name_end + 1, text_end)
-        types = octets.cut(buffer, text_end + 1, stop)
-        statement = desk.statements.get(text, types)
-        if statement is None or not self.has_shapes:
-            flow = self._decide(desk, buffer, name_end + 1, text_end)
-            if len(name) == 0 and desk.scanner.constants > 0:
-                statement = Statement(text, types, flow, b"")
-            else:
-                statement = desk.statements.make(text, types, flow)
+        if is_held:
+            text = octets.cut(buffer, name_end + 1, text_end)
+            types = octets.cut(buffer, text_end + 1, stop)
+            statement = desk.statements.get(text, types)
+            if statement is None or not self.has_shapes:
+                flow = self._decide(desk, buffer, name_end + 1, text_end)
+                if len(name) == 0 and desk.scanner.constants > 0:
+                    statement = Statement(text, types, flow, b"")
+                else:
+                    statement = desk.statements.make(text, types, flow)
+        else:
+            text = b""
+            statement = Statement(b"", b"", self._unknown(desk), self._unknown_name(name), False)
         flow = statement.flow
         if flow.role == PRIMARY and self._moves():
             if not self.probed:
@@ -518,18 +530,33 @@ class Client(Surveyor):
             self._spell_out(server, text, False)
         desk.client_parses += 1
         self.unsynced = True
+        if not is_held:
+            self.flags |= UNCLEAN
         if len(name) == 0:
-            server.put(buffer, position, stop)
+            self._forward(server, buffer, position, stop, end)
             server.ledger.append(Owed(ledgers.PARSED, name, statement))
             self.overlay[name] = statement
             server.unnamed = statement
             return stop
-        if self._statement(name) is not None:
+        taken = self._statement(name)
+        if taken is not None:
             # The server itself shall say that the name is taken, in its own words, or that the transaction
             # has failed, whichever is true.
-            self._prepare_as(server, name, Statement(b"", b"\0\0", flow, b""))
-            server.put(buffer, position, stop)
+            if taken.is_kept:
+                self._prepare_as(server, name, Statement(b"", b"\0\0", flow, b""))
+            self._forward(server, buffer, position, stop, end)
             server.ledger.append(Owed(ledgers.PARSED, None, None))
+            return stop
+        if not is_held:
+            if server.is_stale:
+                server.put_bytes(frames.close_frame(statement.server_name))
+                server.ledger.append(ledgers.OWED_CLOSE_QUIET)
+            length = stop - name_end + 4 + len(statement.server_name)
+            server.put_bytes(b"P" + length.to_bytes(4, "big") + statement.server_name)
+            self._forward(server, buffer, name_end, stop, end)
+            server.ledger.append(Owed(ledgers.PARSED, name, statement))
+            self.overlay[name] = statement
+            desk.server_parses += 1
             return stop
         if statement not in server.prepared:
             self._make_room(desk, server)
@@ -619,7 +646,7 @@ class Client(Surveyor):
                 server.ledger.append(ledgers.OWED_CLOSE_QUIET)
                 server.unnamed = None
                 server.has_unnamed = False
-        elif server.unnamed is not statement:
+        elif server.unnamed is not statement and statement.is_kept:
             server.put_bytes(statement.parse_frame(b""))
             server.ledger.append(Owed(ledgers.PARSED_QUIET, None, None))
             server.unnamed = statement
@@ -677,10 +704,14 @@ class Client(Surveyor):
             server.ledger.append(ledgers.OWED_CLOSE)
             return
         name = frames.cut_name(octets.cut(buffer, position + 6, stop - 1))
+        statement = self._statement(name)
         server.ledger.append(Owed(ledgers.CLOSED, name))
         if len(name) == 0:
             server.put(buffer, position, stop)
             server.unnamed = None
+        elif statement is not None and not statement.is_kept:
+            server.put_bytes(frames.close_frame(statement.server_name))
+            self.flags |= UNPINS
         else:
             # A link that was made to know the client's own name must forget it.
             server.put_bytes(
@@ -713,7 +744,6 @@ class Client(Surveyor):
         """Settled, and pinned: go on with the same server."""
         self.settling = False
         self.pinned = True
-        self.flags = 0
         self.replay()
 
     def drained(self) -> None:
@@ -725,7 +755,7 @@ class Client(Surveyor):
             self.resume_reading()
 
     def hold_back(self) -> None:
-        if self.waiting or self.awaiting or self.settling:
+        if self.waiting or self.awaiting or self.settling or self.probing:
             self.pause_reading()
 
     # -- the end -------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ cdef class Statement:
     cdef public bytes types
     cdef public Flow flow
     cdef public bytes server_name
+    cdef public bint is_kept
     cdef public Py_ssize_t proven
 
     cpdef bytes parse_frame(self, bytes name)

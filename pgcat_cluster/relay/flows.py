@@ -27,13 +27,17 @@ class Statement:
 
     `server_name` is what it is called on every server link, the same for all clients that prepared the same
     text with the same types. `proven` is the epoch in which a server last accepted it, 0 for never.
+    One that was too long to be held (not `is_kept`) is on one server link alone, under its client's own name.
     """
 
-    def __init__(self, text: bytes, types: bytes, flow: Flow, server_name: bytes) -> None:
+    def __init__(
+        self, text: bytes, types: bytes, flow: Flow, server_name: bytes, is_kept: bool = True
+    ) -> None:
         self.text = text
         self.types = types
         self.flow = flow
         self.server_name = server_name
+        self.is_kept = is_kept
         self.proven = 0
 
     def parse_frame(self, name: bytes) -> bytes:

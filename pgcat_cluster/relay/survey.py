@@ -155,7 +155,7 @@ class Surveyor(ClientEnd):
                 return None
         else:
             name_end = octets.find_nul(buffer, position + 5, limit)
-            if stop > end or name_end < 0:
+            if stop - position > desk.statement_bytes_max or name_end < 0:
                 return self._unknown(desk)
             text_end = octets.find_nul(buffer, name_end + 1, stop)
             if text_end < 0:

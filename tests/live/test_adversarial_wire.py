@@ -240,6 +240,32 @@ def test_many_half_startups_cost_little_memory(impatient: Front) -> None:
             outcome(line, limit_s=60)
 
 
+@pytest.mark.parametrize("name", ["", "long"])
+def test_a_long_statement_passes_through(wire_front: Front, name: str) -> None:
+    """A server that is busy and does not read holds the client back; nothing piles up between them."""
+    address = wire_front.database("one")
+    before_kb = rss_kb(wire_front)
+    peak_kb = before_kb
+
+    def watched(data: bytes) -> Iterator[bytes]:
+        nonlocal peak_kb
+        for at in range(0, len(data), 1 << 20):
+            peak_kb = max(peak_kb, rss_kb(wire_front))
+            yield data[at : at + (1 << 20)]
+
+    with logged_in(address) as line:
+        busy = parse("", "select pg_sleep(0.5)") + bind("", "") + execute()
+        long = parse(name, f"select length('{'x' * 64_000_000}'), $1::int")
+        ready = line.counts[b"Z"]
+        line.send([busy])
+        line.send(watched(long + bind("", name, [b"7"]) + execute() + SYNC))
+        line.read_until(b"Z", ready + 1)
+        assert [message.body[6:] for message in line.frames if message.type == b"D"][1:] == [
+            b"64000000\0\0\0\1" + b"7"
+        ]
+    assert peak_kb - before_kb < MEMORY_GROWTH_MAX_KB
+
+
 def test_a_gigabyte_announced_after_login(address: Address, wire_front: Front) -> None:
     before_kb = rss_kb(wire_front)
     with logged_in(address) as line:
