@@ -12,7 +12,8 @@ the client's, or ours (then it is swallowed). An ErrorResponse strikes everythin
 as PostgreSQL does (protocol, "Extended Query": after an error, messages are skipped to Sync).
 
 Prepared statements are known to a server under names of ours. Preparing is always Close and Parse, so it
-succeeds whatever the server remembers.
+succeeds whatever the server remembers. One that is too long to be held has its client's own name and stays on its
+link, and so does the client.
 """
 
 from __future__ import annotations

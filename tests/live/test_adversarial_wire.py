@@ -25,6 +25,7 @@ from tests.support import fronts
 from tests.support.fronts import Front
 from tests.support.machine import kept_waiting_s
 from tests.support.player import (
+    FLUSH,
     GSS_REQUEST,
     SSL_REQUEST,
     SYNC,
@@ -264,6 +265,19 @@ def test_a_long_statement_passes_through(wire_front: Front, name: str) -> None:
             b"64000000\0\0\0\1" + b"7"
         ]
     assert peak_kb - before_kb < MEMORY_GROWTH_MAX_KB
+
+
+def test_a_write_behind_a_read_that_was_answered(wire_front: Front) -> None:
+    """A batch stays on its replica once a Flush had part of it answered, and the replica refuses the write."""
+    needs_node(wire_front)
+    with logged_in(wire_front.database("split")) as line:
+        line.ask(parse("", "select 1") + bind("", "") + execute() + FLUSH, b"C")
+        write = parse("", "create table written_behind ()") + bind("", "") + execute() + SYNC
+        answer = line.ask(write)
+        assert [message.type for message in answer] == [b"1", b"2", b"E", b"Z"]
+        assert fields_of(answer[2].body)["C"] == "25006"
+        assert [message.type for message in line.ask(write)] == [b"1", b"2", b"C", b"Z"]
+        line.ask(query("drop table written_behind"))
 
 
 def test_a_gigabyte_announced_after_login(address: Address, wire_front: Front) -> None:
