@@ -440,14 +440,14 @@ class Client(Surveyor):
     def _ensure(self, desk: Desk, server: Server, statement: Statement) -> None:
         """The server knows this statement under its server name when what follows arrives."""
         if statement in server.prepared:
-            server.prepared[statement] = server.serial
+            server.prepared[statement] = server.serial + server.transactions
             return
         if not statement.is_kept:
             # It is there, or the server says that it is not.
             return
         self._make_room(desk, server)
         desk.server_parses += 1
-        server.prepared[statement] = server.serial
+        server.prepared[statement] = server.serial + server.transactions
         server.put_bytes(frames.close_frame(statement.server_name))
         server.ledger.append(ledgers.OWED_CLOSE_QUIET)
         server.put_bytes(statement.parse_frame(statement.server_name))
@@ -564,7 +564,7 @@ class Client(Surveyor):
         server.ledger.append(ledgers.OWED_CLOSE_QUIET)
         server.put_bytes(statement.parse_frame(statement.server_name))
         server.ledger.append(Owed(ledgers.PARSED, name, statement))
-        server.prepared[statement] = server.serial
+        server.prepared[statement] = server.serial + server.transactions
         desk.server_parses += 1
         self.overlay[name] = statement
         return stop

@@ -476,9 +476,11 @@ class Server(ServerEnd):
     def evict(self, count: int) -> None:
         """Close the prepared statements that were used longest ago, none of the batch in progress."""
         by_use = []
-        for statement, serial in self.prepared.items():
-            if serial != self.serial:
-                by_use.append((serial, statement.server_name, statement))
+        # A client that is pinned has many transactions in one coupling.
+        now = self.serial + self.transactions
+        for statement, used in self.prepared.items():
+            if used != now:
+                by_use.append((used, statement.server_name, statement))
         by_use.sort(key=_first)
         for _, server_name, statement in by_use[: max(count, 1)]:
             del self.prepared[statement]

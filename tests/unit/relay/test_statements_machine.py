@@ -17,13 +17,16 @@ TEXTS = [f"select $1, a{number}" for number in range(9)] + [
 ]
 
 pieces = st.sampled_from(["whole", "whole", "bytes", "random"])
+# Too long to be held.
+STATEMENT_BYTES_MAX = 64
+LONG_TEXTS = [f"select $1, {'b' * 60}{number}" for number in range(3)]
+
 names = st.sampled_from(["", *"abcdefgh"])
-texts = st.sampled_from(TEXTS)
 values = st.integers(0, 9).map(lambda number: [b"%d" % number])
 clients = st.runner().flatmap(lambda machine: st.sampled_from(sorted(machine.company.alone)))
 
 
-def part_of_a_batch(data: st.DataObject, known: set[str]) -> list[bytes]:
+def part_of_a_batch(data: st.DataObject, texts: list[str], known: set[str]) -> list[bytes]:
     """A statement is used in one of the ways that drivers have, mostly one that can succeed; tells `known`."""
     way = data.draw(
         st.sampled_from(["prepare", "prepare", "run", "run", "run", "describe", "again", "close", "any"])
@@ -33,7 +36,7 @@ def part_of_a_batch(data: st.DataObject, known: set[str]) -> list[bytes]:
         name = data.draw(st.sampled_from(sorted(known)))
     elif way == "prepare" and name in known:
         name = ""
-    parse = m.parse(name, data.draw(texts))
+    parse = m.parse(name, data.draw(st.sampled_from(texts)))
     run = [m.bind("", name, data.draw(values)), m.execute("")]
     if way in ("prepare", "again"):
         known.add(name)
@@ -54,7 +57,11 @@ class Sharing(RuleBasedStateMachine):
 
     @initialize(seed=st.integers(0, 99))
     def begin(self, seed: int) -> None:
-        self.company = Company({"size": "1", "prepared_statements_max": str(PREPARED_MAX)}, seed=seed)
+        self.company = Company(
+            {"size": "1", "prepared_statements_max": str(PREPARED_MAX)},
+            statement_bytes_max=STATEMENT_BYTES_MAX,
+            seed=seed,
+        )
         self.company.enter()
 
     @precondition(lambda self: len(self.company.alone) < 4)
@@ -64,8 +71,11 @@ class Sharing(RuleBasedStateMachine):
 
     @rule(client=clients, size=st.integers(1, BATCH_MAX), data=st.data(), how=pieces)
     def use(self, client: str, size: int, data: st.DataObject, how: str) -> None:
-        known = set(self.company.alone[client].statements)
-        parts = [part_of_a_batch(data, known) for _ in range(size)]
+        alone = self.company.alone[client]
+        # In a read-only transaction a long one would bind its client to the replica.
+        texts = TEXTS if alone.is_read_only else TEXTS + LONG_TEXTS
+        known = set(alone.statements)
+        parts = [part_of_a_batch(data, texts, known) for _ in range(size)]
         self.company.say(client, *(frame for part in parts for frame in part), m.sync(), pieces=how)
 
     @rule(
