@@ -12,7 +12,7 @@ cdef Py_ssize_t CALL_BYTES_MAX
 cdef int FORGETS, LEAVES, UNPINS, ASKS
 
 cdef class Server(ServerEnd):
-    @cython.locals(p="unsigned char *", position=Py_ssize_t, run=Py_ssize_t, count=Py_ssize_t, kind=int, length=Py_ssize_t, stop=Py_ssize_t, client=ClientEnd, renamed=bytearray, sqlstate=bytes, is_swallowed=bint, is_own=bint, names_ours=bint, is_fatal=bint)
+    @cython.locals(p="unsigned char *", position=Py_ssize_t, run=Py_ssize_t, count=Py_ssize_t, kind=int, length=Py_ssize_t, stop=Py_ssize_t, client=ClientEnd, renamed=bytearray, sqlstate=bytes, is_swallowed=bint, is_own=bint, names_ours=bint, is_fatal=bint, is_refused=bint, is_ending=bint)
     cpdef Py_ssize_t consume(self, bytearray buffer, Py_ssize_t start, Py_ssize_t end) except? -1
     cdef _look(self)
     @cython.locals(client=ClientEnd)

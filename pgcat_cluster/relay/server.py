@@ -46,10 +46,7 @@ class Server(ServerEnd):
             if end - position < 5:
                 break
             kind = p[position]
-            length = p[position + 1]
-            length = (length << 8) | p[position + 2]
-            length = (length << 8) | p[position + 3]
-            length = (length << 8) | p[position + 4]
+            length = octets.length_at(buffer, position + 1)
             stop = position + 1 + length
             if length < 4 or length > frames.LENGTH_MAX:
                 self._deliver(buffer, run, position)
@@ -103,7 +100,11 @@ class Server(ServerEnd):
                 sqlstate = frames.error_code(buffer, position + 5, stop)
                 # A statement of ours may have failed, behind which stands a Sync of ours.
                 is_own = self._strike()
-                is_swallowed = is_own or (client.retry and sqlstate == b"25006")
+                is_fatal = buffer.find(b"VFATAL\0", stop - length + 4, stop) >= 0
+                is_refused = client.retry and sqlstate == b"25006"
+                # A server that ends while it owes what another one can answer: the end of the link tells (`lost`).
+                is_ending = client.retry and is_fatal
+                is_swallowed = is_own or is_refused or is_ending
                 names_ours = buffer.find(marks.SERVER_NAME_PREFIX, position, stop) >= 0
                 if not is_swallowed:
                     client.retry = False
@@ -112,7 +113,9 @@ class Server(ServerEnd):
                     run = stop
                 position = stop
                 if is_swallowed:
-                    if not is_own:
+                    if is_ending:
+                        self.is_fatal = True
+                    elif is_refused and not is_own:
                         self._stand_aside(client)
                     continue
                 if names_ours:
@@ -120,7 +123,6 @@ class Server(ServerEnd):
                     self._deliver(renamed, 0, len(renamed))
                 self._deliver(buffer, run, position)
                 run = position
-                is_fatal = buffer.find(b"VFATAL\0", stop - length + 4, stop) >= 0
                 self._error(client, sqlstate, names_ours, is_fatal)
             elif kind == frames.PARAMETER_STATUS:
                 position = stop
@@ -159,8 +161,7 @@ class Server(ServerEnd):
         if len(client.cork) > 0:
             client.put_bytes(bytes(client.cork))
             client.cork.clear()
-        client.write(buffer, start, end)
-        if client.unsent() > links.HIGH_WATER_BYTES:
+        if not client.write(buffer, start, end) and client.unsent() > links.HIGH_WATER_BYTES:
             self.pause_reading()
 
     def _ready(self, client: Client, status: int) -> None:
