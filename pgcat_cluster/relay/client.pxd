@@ -39,12 +39,14 @@ cdef class Client(Surveyor):
     cpdef fail(self, bytes error)
     @cython.locals(desk=Desk)
     cpdef repeat(self)
-    @cython.locals(desk=Desk, survey=int, server=ServerEnd)
+    @cython.locals(desk=Desk, survey=int, whole=Py_ssize_t, server=ServerEnd)
     cdef Py_ssize_t _extended(self, int kind, bytearray buffer, Py_ssize_t position, Py_ssize_t stop, Py_ssize_t end) except? -1
+    @cython.locals(p="unsigned char *", first_stop=Py_ssize_t, bind=Py_ssize_t, is_parsed=bint, name=bytes, name_end=Py_ssize_t, length=Py_ssize_t, statement=Statement, flow=Flow, server=ServerEnd)
+    cdef Py_ssize_t _usual_batch(self, Desk desk, int kind, bytearray buffer, Py_ssize_t position, Py_ssize_t stop, Py_ssize_t end) except? -2
     @cython.locals(server=ServerEnd)
     cdef _begin_batch(self, Desk desk, bytearray buffer, Py_ssize_t position, Py_ssize_t end)
     cpdef _ensure(self, Desk desk, ServerEnd server, Statement statement)
-    @cython.locals(is_held=bint, limit=Py_ssize_t, name_end=Py_ssize_t, text_end=Py_ssize_t, name=bytes, text=bytes, types=bytes, statement=Statement, taken=Statement, flow=Flow, moved=ServerEnd, length=Py_ssize_t)
+    @cython.locals(is_held=bint, limit=Py_ssize_t, name_end=Py_ssize_t, text_end=Py_ssize_t, name=bytes, text=bytes, types=bytes, statement=Statement, known=Statement, taken=Statement, flow=Flow, moved=ServerEnd, length=Py_ssize_t)
     cdef Py_ssize_t _parse(self, Desk desk, ServerEnd server, bytearray buffer, Py_ssize_t position, Py_ssize_t stop, Py_ssize_t end) except? -1
     cdef _make_room(self, Desk desk, ServerEnd server)
     @cython.locals(name=bytes, statement=Statement, is_any=bint)

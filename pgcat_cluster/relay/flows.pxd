@@ -35,5 +35,5 @@ cdef class Statements:
     cdef public Py_ssize_t made
     cdef public Py_ssize_t epoch
 
-    cpdef Statement get(self, bytes text, bytes types)
+    cpdef Statement get(self, bytes content)
     cpdef Statement make(self, bytes text, bytes types, Flow flow)

@@ -89,13 +89,14 @@ class Statements:
 
     def __init__(self, entries_max: int) -> None:
         self.entries_max = entries_max
-        self.by_content: dict[tuple[bytes, bytes], Statement] = {}
+        self.by_content: dict[bytes, Statement] = {}
         self.made = 0
         # Goes up when an error tells that what was accepted once may not be accepted again.
         self.epoch = 1
 
-    def get(self, text: bytes, types: bytes) -> Statement | None:
-        return self.by_content.get((text, types))
+    def get(self, content: bytes) -> Statement | None:
+        """The statement of this content: what stands behind the name in its Parse."""
+        return self.by_content.get(content)
 
     def make(self, text: bytes, types: bytes, flow: Flow) -> Statement:
         """A new shared statement. The oldest leaves when there are too many; clients that hold it keep it."""
@@ -103,5 +104,5 @@ class Statements:
         statement = Statement(text, types, flow, b"%s%d" % (marks.SERVER_NAME_PREFIX, self.made))
         if len(self.by_content) >= self.entries_max:
             del self.by_content[next(iter(self.by_content))]
-        self.by_content[(text, types)] = statement
+        self.by_content[text + b"\0" + types] = statement
         return statement
