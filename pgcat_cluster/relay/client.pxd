@@ -23,7 +23,8 @@ cdef class Client(Surveyor):
     cdef _drop(self, Py_ssize_t stop, Py_ssize_t end)
     cdef _skip(self, int kind)
     @cython.locals(server=ServerEnd)
-    cdef _copy_frame(self, int kind, bytearray buffer, Py_ssize_t position, Py_ssize_t stop, Py_ssize_t end)
+    cdef Py_ssize_t _copy_frame(self, int kind, bytearray buffer, Py_ssize_t position, Py_ssize_t stop, Py_ssize_t end) except? -1
+    cdef _interrupt(self, ServerEnd server, int kind)
     cdef _forward(self, ServerEnd server, bytearray buffer, Py_ssize_t start, Py_ssize_t stop, Py_ssize_t end)
     @cython.locals(desk=Desk, flow=Flow, text_end=Py_ssize_t, server=ServerEnd)
     cdef Py_ssize_t _query(self, int kind, bytearray buffer, Py_ssize_t position, Py_ssize_t stop, Py_ssize_t end) except? -1

@@ -76,7 +76,9 @@ class Client(Surveyor):
                 return end
             stop = position + 1 + length
             if self.copying:
-                self._copy_frame(kind, buffer, position, stop, end)
+                stop = self._copy_frame(kind, buffer, position, stop, end)
+                if stop == position:
+                    break
                 position = stop if stop < end else end
                 continue
             if self.refused or self.skipping:
@@ -112,7 +114,7 @@ class Client(Surveyor):
                 server = self.server
                 if server is not None and self.unsynced:
                     # An Execute before it may have begun the COPY; if not, the server ignores it too.
-                    self.copy_ended = kind != frames.COPY_DATA
+                    self.copy_ahead = kind
                     self._forward(server, buffer, position, stop, end)
                 else:
                     # What is left of a COPY that failed is ignored (protocol, "COPY Operations").
@@ -180,15 +182,57 @@ class Client(Surveyor):
             self.skipping = False
             self.put_bytes(frames.ready_frame(frames.STATUS_IDLE))
 
-    def _copy_frame(self, kind: int, buffer: bytearray, position: int, stop: int, end: int) -> None:
-        """While the server reads COPY data everything goes to it; it ignores Sync and Flush itself."""
+    def _copy_frame(self, kind: int, buffer: bytearray, position: int, stop: int, end: int) -> int:
+        """A frame while the server reads COPY data, as far as we know: the COPY may have failed meanwhile.
+
+        The server ignores data that come too late, so they go to it; everything else it would answer. Answers
+        where the frame ends, position if its turn comes later.
+        """
         server = self.server
         assert server is not None
-        self._forward(server, buffer, position, stop, end)
-        if kind == frames.COPY_DONE or kind == frames.COPY_FAIL:
-            self.copying = False
-            if self.is_simple:
-                self.awaiting = True
+        if frames.COPIES[kind]:
+            # The Syncs before it were ignored, we take it: who knew of a failure sends no more data.
+            self.copy_syncs = 0
+            if self.copy_synced:
+                self.copy_synced, self.copy_doubt = False, True
+            self._forward(server, buffer, position, stop, end)
+            if kind == frames.COPY_DONE or kind == frames.COPY_FAIL:
+                self.copying = False
+                self.awaiting = self.is_simple
+        elif kind == frames.FLUSH:
+            self._drop(stop, end)
+        elif kind == frames.SYNC:
+            if stop - position > 5:
+                self._control().violated(self, "invalid message length")
+            elif stop > end:
+                return position
+            else:
+                self.copy_syncs += 1
+        else:
+            self._interrupt(server, kind)
+            return position
+        return stop
+
+    def _interrupt(self, server: Server, kind: int) -> None:
+        """The client sent this where COPY data belong: a server that still reads them ends the session.
+
+        It does so as soon as it has read the type, so we send no more than that. Had the COPY failed before, the
+        message is dealt with in its turn, and what this empty one is answered is swallowed.
+        """
+        self.copying = False
+        is_passed_over = not self.is_simple and self.copy_syncs == 0
+        if self.copy_syncs > 0:
+            server.sync_late()
+        server.put_bytes(bytes((kind, 0, 0, 0, 4)))
+        if is_passed_over:
+            # Like all that follows up to Sync: no more is looked at until the error is here.
+            server.ledger.append(ledgers.OWED_PROBE)
+            self.probing = True
+            return
+        if kind != frames.QUERY and kind != frames.FUNCTION:
+            server.put_bytes(frames.SYNC_FRAME)
+        server.ledger.append(ledgers.OWED_SYNC_QUIET)
+        self.awaiting = True
 
     def _forward(self, server: Server, buffer: bytearray, start: int, stop: int, end: int) -> None:
         """Put a frame, or the part of it that is here; the rest streams."""
@@ -398,7 +442,7 @@ class Client(Surveyor):
         assert server is not None
         if not self.unsynced:
             self.is_simple = False
-            self.copy_ended = False
+            self.copy_ahead = 0
             self.failed = False
             self.request_at = desk.clock()
         if desk.is_session_mode:
@@ -495,7 +539,7 @@ class Client(Surveyor):
         self.decided = False
         self._note(flow)
         self.is_simple = False
-        self.copy_ended = False
+        self.copy_ahead = 0
         self.failed = False
         self.request_at = desk.clock()
         if is_parsed:
@@ -574,7 +618,7 @@ class Client(Surveyor):
         server.put_bytes(frames.close_frame(name))
         server.ledger.append(ledgers.OWED_CLOSE_QUIET)
         server.put_bytes(statement.parse_frame(name))
-        server.ledger.append(Owed(ledgers.PARSED_QUIET))
+        server.ledger.append(Owed(ledgers.PARSED_QUIET, name))
         server.is_stale = True
 
     def _parse(
@@ -637,7 +681,8 @@ class Client(Surveyor):
             # The server itself shall say that the name is taken, in its own words, or that the transaction
             # has failed, whichever is true.
             if taken.is_kept:
-                self._prepare_as(server, name, Statement(b"", b"\0\0", flow, b""))
+                self._prepare_as(server, name, ledgers.ANY_STATEMENT)
+                self.spelled.discard(name)
             self._forward(server, buffer, position, stop, end)
             server.ledger.append(Owed(ledgers.PARSED, None, None))
             return stop
@@ -735,14 +780,13 @@ class Client(Surveyor):
     def _ensure_unnamed(self, server: Server, statement: Statement | None) -> None:
         """The server's unnamed statement is this client's, or nobody's."""
         if statement is None:
-            if server.unnamed is not None or server.has_unnamed:
+            if server.unnamed is not None:
                 server.put_bytes(frames.close_frame(b""))
-                server.ledger.append(ledgers.OWED_CLOSE_QUIET)
+                server.ledger.append(ledgers.OWED_CLOSE_UNNAMED_QUIET)
                 server.unnamed = None
-                server.has_unnamed = False
         elif server.unnamed is not statement and statement.is_kept:
             server.put_bytes(statement.parse_frame(b""))
-            server.ledger.append(Owed(ledgers.PARSED_QUIET, None, None))
+            server.ledger.append(ledgers.OWED_PARSE_UNNAMED_QUIET)
             server.unnamed = statement
 
     def in_own_words(self, body: bytes) -> bytes:

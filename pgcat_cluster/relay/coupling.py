@@ -77,8 +77,10 @@ class ClientEnd(Waiter):
         self.cork = bytearray()
         # COPY FROM STDIN.
         self.copying = False
-        self.copy_ended = False
-        self.copy_failed = False
+        self.copy_ahead = 0
+        self.copy_synced = False
+        self.copy_doubt = False
+        self.copy_syncs = 0
         # The session.
         self.flags = 0
         self.parameters: object = None
@@ -140,7 +142,6 @@ class ServerEnd(Link):
         self.base_parameters: object = None
         self.prepared: dict[Statement, int] = {}
         self.unnamed: Statement | None = None
-        self.has_unnamed = False
         self.serial = 0
         self.generation = pool.generation
         self.resting = False
@@ -160,6 +161,10 @@ class ServerEnd(Link):
 
     def part(self) -> None:
         """The client goes on elsewhere in the middle of a batch: end the batch, swallow its end."""
+        raise NotImplementedError
+
+    def sync_late(self) -> None:
+        """The Syncs that came behind the last COPY data: as the COPY has failed, they are not ignored."""
         raise NotImplementedError
 
     def order(self, text: bytes, errand: Errand | None) -> None:

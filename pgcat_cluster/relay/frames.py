@@ -53,6 +53,9 @@ _PASSES = _table(b"2ACcdDIHnNsTtV")
 PASSES = _PASSES
 _PREPARES = _table(b"123TtnN")
 PREPARES = _PREPARES
+# Frontend frames that a server which reads no COPY data ignores: CopyData, CopyDone, CopyFail.
+_COPIES = _table(b"dcf")
+COPIES = _COPIES
 
 SYNC_FRAME = b"S\x00\x00\x00\x04"
 FLUSH_FRAME = b"H\x00\x00\x00\x04"

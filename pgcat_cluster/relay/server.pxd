@@ -31,7 +31,10 @@ cdef class Server(ServerEnd):
     cdef bint _strike(self) except? -1
     @cython.locals(desk=Desk)
     cdef _error(self, ClientEnd client, bytes sqlstate, bint names_ours, bint is_fatal)
+    @cython.locals(ahead=int)
     cdef _copy_begins(self, ClientEnd client)
+    @cython.locals(client=ClientEnd)
+    cpdef sync_late(self)
     @cython.locals(flow=Flow)
     cdef _stand_aside(self, ClientEnd client)
     cpdef order(self, bytes text, errand)

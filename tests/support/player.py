@@ -597,7 +597,8 @@ def _batches(conversation: Conversation, writing: Writing) -> Iterator[tuple[byt
             if writing is not Writing.GLUED:
                 yield held, {step.name: totals[step.name]}
                 held = b""
-    yield held, {}
+    # Who waits for the end has not said goodbye.
+    yield held, {CLOSE: 1} if totals[CLOSE] else {}
 
 
 # --- comparing
