@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Hashable
 from pathlib import Path
 from types import MappingProxyType
 
@@ -50,7 +51,7 @@ from pgcat_cluster.relay.stock import Pool
 from pgcat_cluster.session.account import Account, Backend, Source, Visitor
 from pgcat_cluster.session.control import Control
 from pgcat_cluster.session.login import Credential, LoggedIn, LoginPolicy
-from pgcat_cluster.telemetry.logs import LineWriter, RepeatLimit, configure_logs, get_logger, lifecycle
+from pgcat_cluster.telemetry.logs import Event, LineWriter, RepeatLimit, configure_logs, get_logger, lifecycle
 from pgcat_cluster.telemetry.taking import ConsoleVisit
 from pgcat_cluster.topology import diff as changes
 from pgcat_cluster.topology.model import (
@@ -406,6 +407,8 @@ class Node:
                     renewed |= {key for key in topology.pools if key.user == user}
                 case changes.PoolChanged(pool=pool) if change.needs_new_links():
                     renewed.add(pool)
+                case changes.NodeChanged():
+                    self._change_node()
         for gone in [gone for gone in self.accounts if gone not in topology.pools]:
             self._remove_account(self.accounts.pop(gone))
         self.view = self.view.with_topology(topology)
@@ -421,6 +424,14 @@ class Node:
                 self._add_account(settings)
             else:
                 self._change_account(account, settings, is_renewed=name_of_pool in renewed)
+
+    def _change_node(self) -> None:
+        """What was handed on at start; all else in [node] is looked up where it is needed."""
+        node = self.topology.node
+        if self.operations.writer is not None:
+            configure_logs(self.operations.writer, form=node.log.format, level=node.log.level)
+        for listener in self.listeners:
+            listener.tcp = node.tcp
 
     def _change_account(self, account: Account, settings: PoolSettings, *, is_renewed: bool) -> None:
         before, desk = account.settings, account.desk
@@ -470,9 +481,7 @@ class Node:
     # -- clients: House ------------------------------------------------------------------------------------
 
     def _accepted(self, sock: socket.socket, peer: tuple[str, int]) -> None:
-        if self.is_draining and not self._is_console_port():
-            sock.close()
-            return
+        # Also while the node drains, for the consoles: who is refused then is told after login.
         if self.client_count() >= self.topology.node.max_clients + LOGIN_RESERVE:
             sock.close()
             return
@@ -481,10 +490,6 @@ class Node:
         client.detail = peer
         self.fronts[client] = front
         client.start()
-
-    def _is_console_port(self) -> bool:
-        """The consoles stay reachable while a node drains: who is refused then is told after login."""
-        return True
 
     def client_count(self) -> int:
         return (
@@ -523,17 +528,19 @@ class Node:
 
     def refused(self, client: Client, fault: Fault) -> None:
         self.fronts.pop(client, None)
-        silent = self.repeats.admit("client.refused", fault.sqlstate, monotonic_s())
+        self._warn(
+            "client.refused",
+            fault.sqlstate,
+            sqlstate=fault.sqlstate,
+            reason=fault.message,
+            client=_peer(client),
+        )
+
+    def _warn(self, event: Event, key: Hashable, **keys: object) -> None:
+        """Log what may happen often: repeats of the same key are counted, not printed."""
+        silent = self.repeats.admit(event, key, monotonic_s())
         if silent is not None:
-            lifecycle(
-                self.log,
-                "client.refused",
-                level="warning",
-                sqlstate=fault.sqlstate,
-                reason=fault.message,
-                client=_peer(client),
-                repeated=silent,
-            )
+            lifecycle(self.log, event, level="warning", **keys, repeated=silent)
 
     def left(self, client: Client) -> None:
         self.fronts.pop(client, None)
@@ -621,18 +628,14 @@ class Node:
 
     def _open_failed(self, account: Account, pool: Pool, source: Source, error: OpenFailed) -> None:
         evidence = error.evidence
-        silent = self.repeats.admit("server.refused", (source.key, error.message), monotonic_s())
-        if silent is not None:
-            lifecycle(
-                self.log,
-                "server.refused",
-                level="warning",
-                server=str(source.key),
-                pool=str(account.settings.key),
-                reason=error.message,
-                evidence=evidence.value,
-                repeated=silent,
-            )
+        self._warn(
+            "server.refused",
+            (source.key, error.message),
+            server=str(source.key),
+            pool=str(account.settings.key),
+            reason=error.message,
+            evidence=evidence.value,
+        )
         is_down = evidence in (
             EvidenceClass.REFUSED,
             EvidenceClass.UNREACHABLE,
@@ -703,17 +706,13 @@ class Node:
     def link_lost(self, account: Account, pool: Pool, reason: str) -> None:
         source = pool.detail
         assert isinstance(source, Source)
-        silent = self.repeats.admit("server.lost", (source.key, reason), monotonic_s())
-        if silent is not None:
-            lifecycle(
-                self.log,
-                "server.lost",
-                level="warning",
-                server=str(source.key),
-                pool=str(account.settings.key),
-                reason=reason,
-                repeated=silent,
-            )
+        self._warn(
+            "server.lost",
+            (source.key, reason),
+            server=str(source.key),
+            pool=str(account.settings.key),
+            reason=reason,
+        )
         watch = self.watches.get(source.key.cluster)
         if watch is not None:
             watch.traffic_failed(source.key.name, EvidenceClass.REFUSED, reason)
@@ -767,7 +766,8 @@ def run(path: Path) -> int:
         for line in error.lines():
             _say(line)
         return EXIT_CONFIG
-    writer = configure_logs(form=topology.node.log.format, level=topology.node.log.level)
+    writer = LineWriter(sys.stderr)
+    configure_logs(writer, form=topology.node.log.format, level=topology.node.log.level)
     try:
         try:
             import uvloop

@@ -7,11 +7,18 @@ import os
 from collections.abc import Generator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from pgcat_cluster.relay.build import build_kind
 
 pytest_plugins = ["tests.support.etcd", "tests.support.front_fixtures", "tests.support.stack"]
+
+# How fast this machine is today says nothing about the code.
+hypothesis.settings.register_profile(
+    "house", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("house")
 
 IS_INTERPRETED_ON_PURPOSE = os.environ.get("PGCAT_PURE", "0") not in ("", "0")
 

@@ -128,35 +128,20 @@ def _pools(snapshot: NodeSnapshot, history: History) -> list[Row]:
     return rows + [_pool(pool, balancing.get(pool.database)) for pool in snapshot.pools]
 
 
-def _total_values(total: Totals) -> Row:
+def _values(counts: Totals | Averages) -> Row:
+    """What every table of statistics shows, in its order: totals, or the averages of the same name."""
     return (
-        total.server_assignment_count,
-        total.xact_count,
-        total.query_count,
-        total.client_bytes_received,
-        total.client_bytes_sent,
-        total.xact_time_us,
-        total.query_time_us,
-        total.wait_time_us,
-        total.client_parse_count,
-        total.server_parse_count,
-        total.bind_count,
-    )
-
-
-def _average_values(average: Averages) -> Row:
-    return (
-        average.server_assignment_count,
-        average.xact_count,
-        average.query_count,
-        average.client_bytes_received,
-        average.client_bytes_sent,
-        average.xact_time_us,
-        average.query_time_us,
-        average.wait_time_us,
-        average.client_parse_count,
-        average.server_parse_count,
-        average.bind_count,
+        counts.server_assignment_count,
+        counts.xact_count,
+        counts.query_count,
+        counts.client_bytes_received,
+        counts.client_bytes_sent,
+        counts.xact_time_us,
+        counts.query_time_us,
+        counts.wait_time_us,
+        counts.client_parse_count,
+        counts.server_parse_count,
+        counts.bind_count,
     )
 
 
@@ -166,18 +151,18 @@ def _totals_by_database(snapshot: NodeSnapshot) -> dict[str, Totals]:
 
 def _stats(snapshot: NodeSnapshot, history: History) -> list[Row]:
     return [
-        (name, *_total_values(total), *_average_values(history.pgbouncer.of(name)))
+        (name, *_values(total), *_values(history.pgbouncer.of(name)))
         for name, total in _totals_by_database(snapshot).items()
     ]
 
 
 def _stats_totals(snapshot: NodeSnapshot, history: History) -> list[Row]:
-    return [(name, *_total_values(total)) for name, total in _totals_by_database(snapshot).items()]
+    return [(name, *_values(total)) for name, total in _totals_by_database(snapshot).items()]
 
 
 def _stats_averages(snapshot: NodeSnapshot, history: History) -> list[Row]:
     names = _totals_by_database(snapshot)
-    return [(name, *_average_values(history.pgbouncer.of(name))) for name in names]
+    return [(name, *_values(history.pgbouncer.of(name))) for name in names]
 
 
 TOTALS_NAMES = (
@@ -196,8 +181,8 @@ TOTALS_NAMES = (
 
 
 def _totals(snapshot: NodeSnapshot, history: History) -> list[Row]:
-    total = _total_values(sum_totals(pool.totals for pool in snapshot.pools))
-    average = _average_values(history.pgbouncer.of())
+    total = _values(sum_totals(pool.totals for pool in snapshot.pools))
+    average = _values(history.pgbouncer.of())
     return [
         (prefix + name, value)
         for prefix, values in (("total_", total), ("avg_", average))

@@ -15,7 +15,8 @@ import subprocess
 import sys
 import time
 
-PATIENCE_S = 4.0
+# More than the 5 s that PostgreSQL, told to stop at once, gives its own children before it kills them.
+PATIENCE_S = 10.0
 
 
 def parents() -> dict[int, int]:

@@ -14,7 +14,7 @@ from string import Template
 from pgcat_cluster.demo.postgres import Postgres, connection_string, free_port
 from pgcat_cluster.demo.processes import Child, DemoFault, Household, wait_until
 
-_READY_S = 15.0
+_READY_S = 60.0
 _DRAIN_S = 5.0
 _SECRETS = {"test": "test.secret", "admin": "admin.secret", "pgcat_probe": "probe.secret"}
 

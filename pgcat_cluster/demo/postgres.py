@@ -15,7 +15,8 @@ from pgcat_cluster.demo.binaries import Binaries
 from pgcat_cluster.demo.processes import Account, Child, DemoFault, Household, wait_until
 
 _STOP_SIGNALS = {"smart": signal.SIGTERM, "fast": signal.SIGINT, "immediate": signal.SIGQUIT}
-_READY_S = 30.0
+_READY_S = 60.0
+_STOP_S = 30.0
 
 # Throw-away data: nothing waits for a disk. Tests about losing power or WAL set fsync = on again.
 _SETTINGS: Mapping[str, str] = {
@@ -176,9 +177,9 @@ class Postgres:
         return self._running().pid
 
     def stop(self, mode: Literal["smart", "fast", "immediate"] = "fast") -> None:
-        """Shut down in one of PostgreSQL's three ways; by force when that takes more than ten seconds."""
+        """Shut down in one of PostgreSQL's three ways; by force when that takes too long."""
         if self._child is not None:
-            self._child.stop(_STOP_SIGNALS[mode], within_s=10.0)
+            self._child.stop(_STOP_SIGNALS[mode], within_s=_STOP_S)
 
     def kill(self) -> None:
         """SIGKILL to the postmaster and everything it forked: no farewell to any client."""
@@ -246,7 +247,9 @@ class Postgres:
         """Run one statement on a connection of its own, in autocommit; its rows, or none. Needs psycopg."""
         import psycopg
 
-        with psycopg.connect(self.dsn(user, database), autocommit=True, connect_timeout=5) as connection:
+        with psycopg.connect(
+            self.dsn(user, database), autocommit=True, connect_timeout=int(_READY_S)
+        ) as connection:
             cursor = connection.execute(sql.encode())
             return cursor.fetchall() if cursor.description else []
 

@@ -80,7 +80,7 @@ def run_smoke_load(stack: Stack) -> list[Finding]:
                 "create table pgcat_check (client int, round int, primary key (client, round))"
             )
         for replica in stack.replicas:
-            wait_until(partial(_has_table, replica), within_s=10.0, what=f"{replica.name} replays")
+            wait_until(partial(_has_table, replica), within_s=60.0, what=f"{replica.name} replays")
         before = {server.name: _count(server) for server in stack.servers}
         clients = ThreadPoolExecutor(CLIENTS)
         try:

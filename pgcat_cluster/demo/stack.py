@@ -131,7 +131,7 @@ class Stack:
             self._closing.callback(replica.stop, "immediate")
         for replica in self.replicas:
             replica.wait_ready()
-            wait_until(replica.has_streamed, within_s=20.0, what=f"{replica.name} streams from the primary")
+            wait_until(replica.has_streamed, within_s=60.0, what=f"{replica.name} streams from the primary")
             self._report(f"replica {replica.name} on port {replica.port}, streaming")
 
         # A fleet starts its etcd here, before the nodes that look for it.

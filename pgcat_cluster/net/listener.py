@@ -20,7 +20,7 @@ _PAUSE_S = 0.1
 class Listener:
     """One listening socket; `on_client` gets each accepted one, non-blocking, with its peer's address.
 
-    Raises OSError (with the address in its text) if the address can not be had.
+    `tcp` may be changed: it holds for who comes next. Raises OSError if the address can not be had.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class Listener:
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         self.address = address
-        self._tcp = tcp
+        self.tcp = tcp
         self._on_client = on_client
         self._loop = loop
         family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
@@ -66,7 +66,7 @@ class Listener:
                 return
             client.setblocking(False)
             client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            keep_alive(client, self._tcp)
+            keep_alive(client, self.tcp)
             self._on_client(client, (str(peer[0]), int(peer[1])))
 
     def _resume(self) -> None:

@@ -9,8 +9,9 @@ import ssl
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from pgcat_cluster.errors import Fault, WireError
+from pgcat_cluster.errors import Fault, NotAdmitted, WireError
 from pgcat_cluster.health.evidence import EvidenceClass, evidence_of_sqlstate
 from pgcat_cluster.net.tls import OutgoingTls, TlsPipe, end_point_hash
 from pgcat_cluster.session.exchange import Derive, Receive, Reply, Send
@@ -117,11 +118,18 @@ async def open_server(
 
     However it fails or is cancelled, the socket is closed.
     """
-    link = _Link(address, tls, loop)
+    link = _Link(address, tls, loop, tcp)
     try:
         async with asyncio.timeout(timeout_s):
-            await link.connect(timeout_s, tcp)
-            ready = await link.log_in(user, database, password, parameters)
+            await link.connect(timeout_s)
+            try:
+                ready = await link.log_in(user, database, password, parameters)
+            except ServerRefused as refused:
+                # pg_hba.conf may admit only what is not encrypted. Another password would not be right plainly.
+                if refused.sqlstate != NotAdmitted.sqlstate or not link.may_go_plain:
+                    raise
+                await link.connect_plainly(refused.message)
+                ready = await link.log_in(user, database, password, parameters)
             leftover = link.take_leftover()
     except BaseException as error:
         link.close()
@@ -146,10 +154,10 @@ async def send_cancel(
 
     The close is the proof that the request was handled, so a link may be reused after it. Raises OpenFailed.
     """
-    link = _Link(address, tls, loop)
+    link = _Link(address, tls, loop, tcp)
     try:
         async with asyncio.timeout(timeout_s):
-            await link.connect(timeout_s, tcp)
+            await link.connect(timeout_s)
             await link.send(messages.cancel_request(pid, secret))
             await link.wait_for_end()
     except BaseException as error:
@@ -163,12 +171,18 @@ async def send_cancel(
 class _Link:
     """One attempt: the socket, its TLS half and what was received so far."""
 
-    def __init__(self, address: ServerAddress, tls: OutgoingTls, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, address: ServerAddress, tls: OutgoingTls, loop: asyncio.AbstractEventLoop, tcp: Tcp = _TCP
+    ) -> None:
         self.sock: socket.socket | None = None
         self.pipe: TlsPipe | None = None
         self._address = address
         self._tls = tls
+        self._tls_failure = ""
         self._loop = loop
+        self._tcp = tcp
+        # Family and address of the socket, asked of nobody: the kernel forgets it when the peer resets the link.
+        self._peer: tuple[int, Any] = (socket.AF_UNSPEC, None)
         self._phase = "resolving the name"
         self._buffer = bytearray()
 
@@ -182,12 +196,40 @@ class _Link:
 
     # -- the way to a byte stream
 
-    async def connect(self, timeout_s: float, tcp: Tcp) -> None:
+    async def connect(self, timeout_s: float) -> None:
+        """A byte stream to the server, by the rules of the TLS mode."""
+        await self._reach(timeout_s)
+        # As in libpq, TLS is not for Unix sockets: the kernel already vouches for both ends.
+        if self._tls.context is not None and self._address.unix_path is None:
+            self._phase = "TLS"
+            await self._request_tls(self._tls.context)
+        if self.pipe is not None:
+            try:
+                await self._shake_hands(self.pipe)
+            except (ssl.SSLError, ConnectionError) as failure:
+                if not self.may_go_plain:
+                    raise
+                await self.connect_plainly(str(failure))
+        self._phase = "login"
+
+    @property
+    def may_go_plain(self) -> bool:
+        """Whether this link has TLS that is only preferred: then libpq tries again without."""
+        return self.pipe is not None and not self._tls.is_required
+
+    async def connect_plainly(self, failure: str) -> None:
+        """Begin again at the same address without TLS, which failed so."""
+        self.close()
+        self.pipe = None
+        self._buffer.clear()
+        self._tls_failure = failure
+        await self._connect_to(*self._peer)
+        self._phase = "login"
+
+    async def _reach(self, timeout_s: float) -> None:
         path = self._address.unix_path
         if path is not None:
-            # As in libpq, TLS is not for Unix sockets: the kernel already vouches for both ends.
             await self._connect_to(socket.AF_UNIX, path)
-            self._phase = "login"
             return
         host, port = self._address.host, self._address.port
         candidates = await self._loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
@@ -199,28 +241,24 @@ class _Link:
             try:
                 async with asyncio.timeout(share_s):
                     await self._connect_to(family, where)
-                break
+                return
             except OSError as error:  # TimeoutError is one of them
                 self.close()
                 failures.append(error)
-        else:
-            # One silent address among refusing ones makes the evidence weak; one without a route does not.
-            raise min(failures, key=_weakness)
-        assert self.sock is not None
-        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        keep_alive(self.sock, tcp)
-        if self._tls.context is not None:
-            self._phase = "TLS"
-            await self._start_tls(self._tls.context)
-        self._phase = "login"
+        # One silent address among refusing ones makes the evidence weak; one without a route does not.
+        raise min(failures, key=_weakness)
 
-    async def _connect_to(self, family: int, where: object) -> None:
+    async def _connect_to(self, family: int, where: Any) -> None:
         self._phase = "connecting"
+        self._peer = family, where
         self.sock = socket.socket(family, socket.SOCK_STREAM)
         self.sock.setblocking(False)
-        await self._loop.sock_connect(self.sock, where)  # type: ignore[arg-type]
+        await self._loop.sock_connect(self.sock, where)
+        if family != socket.AF_UNIX:
+            self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            keep_alive(self.sock, self._tcp)
 
-    async def _start_tls(self, context: ssl.SSLContext) -> None:
+    async def _request_tls(self, context: ssl.SSLContext) -> None:
         await self.send(messages.ssl_request())
         answer = await self._receive_raw()
         if len(answer) > 1:
@@ -234,12 +272,14 @@ class _Link:
             # Not protected and not to be believed: the server's own text goes nowhere.
             raise ServerSpokeNonsense(f"{self._address} answered the TLS request with {answer!r}")
         self.pipe = TlsPipe(context, server_side=False, server_hostname=self._address.host)
+
+    async def _shake_hands(self, pipe: TlsPipe) -> None:
         while True:
             try:
-                self.pipe.object.do_handshake()
+                pipe.object.do_handshake()
             except ssl.SSLWantReadError:
                 await self._flush()
-                self.pipe.incoming.write(await self._receive_raw())
+                pipe.incoming.write(await self._receive_raw())
             except ssl.SSLError:
                 await self._flush()  # the alert that tells the server why
                 raise
@@ -350,7 +390,9 @@ class _Link:
 
     def explained(self, error: BaseException) -> OpenFailed | None:
         """The typed form of what went wrong; None for what already has one, for cancellation and for bugs."""
-        where = self._address
+        where = str(self._address)
+        if self._tls_failure:
+            where += f" (without TLS, which failed: {self._tls_failure})"
         match error:
             case OpenFailed():
                 return None

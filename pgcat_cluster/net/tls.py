@@ -19,10 +19,15 @@ class TlsFilesUnusable(ValueError):
 class _WatchedContext:
     """A context and the files it was made of; a rebuild that fails leaves the last good one in force."""
 
-    def __init__(self, files: Sequence[str | None]) -> None:
-        self._files = [name for name in files if name]
+    def __init__(self, mode: TlsMode, files: Sequence[str | None]) -> None:
+        self.mode: TlsMode = mode
+        self._files = [name for name in files if name and mode != "disable"]
         self._seen = self._stamps()
         self.context: ssl.SSLContext | None = self._build()
+
+    @property
+    def is_required(self) -> bool:
+        return self.mode not in ("disable", "prefer")
 
     def _stamps(self) -> list[tuple[int, int, int]]:
         stamps = []
@@ -50,19 +55,16 @@ class _WatchedContext:
 class OutgoingTls(_WatchedContext):
     """How we speak TLS to servers.
 
-    The modes are libpq's. `require` with a CA checks the chain, as libpq does when it finds a root file.
+    The modes are libpq's. `prefer` protects from nobody who can write on the wire: where TLS is not offered, its
+    handshake fails or the server does not admit the link with it, the link goes on without. `require` with a CA
+    checks the chain, as libpq does when it finds a root file.
     """
 
     def __init__(
         self, mode: TlsMode, *, ca: str | None = None, cert: str | None = None, key: str | None = None
     ) -> None:
-        self.mode: TlsMode = mode
         self._ca, self._cert, self._key = ca, cert, key
-        super().__init__([] if mode == "disable" else [ca, cert, key])
-
-    @property
-    def is_required(self) -> bool:
-        return self.mode not in ("disable", "prefer")
+        super().__init__(mode, [ca, cert, key])
 
     def _build(self) -> ssl.SSLContext | None:
         if self.mode == "disable":
@@ -95,14 +97,9 @@ class IncomingTls(_WatchedContext):
         key: str | None = None,
         client_ca: str | None = None,
     ) -> None:
-        self.mode: TlsMode = mode
         self.certificate_hash: bytes | None = None
         self._cert, self._key, self._client_ca = cert, key, client_ca
-        super().__init__([] if mode == "disable" else [cert, key, client_ca])
-
-    @property
-    def is_required(self) -> bool:
-        return self.mode not in ("disable", "prefer")
+        super().__init__(mode, [cert, key, client_ca])
 
     def _build(self) -> ssl.SSLContext | None:
         if self.mode == "disable":

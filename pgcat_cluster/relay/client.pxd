@@ -11,7 +11,7 @@ from pgcat_cluster.relay.links cimport Link
 from pgcat_cluster.relay.stock cimport Target
 from pgcat_cluster.relay.survey cimport Surveyor
 
-cdef int PRIMARY, REPLICA, READS, SEQUENCES, CALLS, FORGETS
+cdef int PRIMARY, REPLICA, READS, SEQUENCES, CALLS, FORGETS, UNCLEAN, UNPINS
 
 cdef class Client(Surveyor):
     cpdef join(self, Desk desk, parameters)
@@ -23,7 +23,8 @@ cdef class Client(Surveyor):
     cdef _drop(self, Py_ssize_t stop, Py_ssize_t end)
     cdef _skip(self, int kind)
     @cython.locals(server=ServerEnd)
-    cdef _copy_frame(self, int kind, bytearray buffer, Py_ssize_t position, Py_ssize_t stop, Py_ssize_t end)
+    cdef Py_ssize_t _copy_frame(self, int kind, bytearray buffer, Py_ssize_t position, Py_ssize_t stop, Py_ssize_t end) except? -1
+    cdef _interrupt(self, ServerEnd server, int kind)
     cdef _forward(self, ServerEnd server, bytearray buffer, Py_ssize_t start, Py_ssize_t stop, Py_ssize_t end)
     @cython.locals(desk=Desk, flow=Flow, text_end=Py_ssize_t, server=ServerEnd)
     cdef Py_ssize_t _query(self, int kind, bytearray buffer, Py_ssize_t position, Py_ssize_t stop, Py_ssize_t end) except? -1
@@ -39,12 +40,14 @@ cdef class Client(Surveyor):
     cpdef fail(self, bytes error)
     @cython.locals(desk=Desk)
     cpdef repeat(self)
-    @cython.locals(desk=Desk, survey=int, server=ServerEnd)
+    @cython.locals(desk=Desk, survey=int, whole=Py_ssize_t, server=ServerEnd)
     cdef Py_ssize_t _extended(self, int kind, bytearray buffer, Py_ssize_t position, Py_ssize_t stop, Py_ssize_t end) except? -1
+    @cython.locals(p="unsigned char *", first_stop=Py_ssize_t, bind=Py_ssize_t, is_parsed=bint, name=bytes, name_end=Py_ssize_t, length=Py_ssize_t, statement=Statement, flow=Flow, server=ServerEnd)
+    cdef Py_ssize_t _usual_batch(self, Desk desk, int kind, bytearray buffer, Py_ssize_t position, Py_ssize_t stop, Py_ssize_t end) except? -2
     @cython.locals(server=ServerEnd)
     cdef _begin_batch(self, Desk desk, bytearray buffer, Py_ssize_t position, Py_ssize_t end)
     cpdef _ensure(self, Desk desk, ServerEnd server, Statement statement)
-    @cython.locals(name_end=Py_ssize_t, text_end=Py_ssize_t, name=bytes, text=bytes, types=bytes, statement=Statement, flow=Flow, moved=ServerEnd)
+    @cython.locals(is_held=bint, limit=Py_ssize_t, name_end=Py_ssize_t, text_end=Py_ssize_t, name=bytes, text=bytes, types=bytes, statement=Statement, known=Statement, taken=Statement, flow=Flow, moved=ServerEnd, length=Py_ssize_t)
     cdef Py_ssize_t _parse(self, Desk desk, ServerEnd server, bytearray buffer, Py_ssize_t position, Py_ssize_t stop, Py_ssize_t end) except? -1
     cdef _make_room(self, Desk desk, ServerEnd server)
     @cython.locals(name=bytes, statement=Statement, is_any=bint)
@@ -63,7 +66,7 @@ cdef class Client(Surveyor):
     cdef bytes _unknown_name(self, bytes name)
     @cython.locals(desk=Desk, name=bytes, statement=Statement, server_name=bytes)
     cdef _describe(self, ServerEnd server, bytearray buffer, Py_ssize_t position, Py_ssize_t stop)
-    @cython.locals(name=bytes)
+    @cython.locals(name=bytes, statement=Statement)
     cdef _close(self, ServerEnd server, bytearray buffer, Py_ssize_t position, Py_ssize_t stop)
     @cython.locals(server=ServerEnd)
     cdef _sync(self)

@@ -23,6 +23,8 @@ READS = marks.READS
 SEQUENCES = marks.SEQUENCES
 CALLS = marks.CALLS
 FORGETS = marks.FORGETS
+UNCLEAN = marks.UNCLEAN
+UNPINS = marks.UNPINS
 
 
 class Client(Surveyor):
@@ -68,16 +70,15 @@ class Client(Surveyor):
             if end - position < 5:
                 break
             kind = p[position]
-            length = p[position + 1]
-            length = (length << 8) | p[position + 2]
-            length = (length << 8) | p[position + 3]
-            length = (length << 8) | p[position + 4]
+            length = octets.length_at(buffer, position + 1)
             if length < 4 or length > frames.LENGTH_MAX:
                 self._control().violated(self, "invalid message length")
                 return end
             stop = position + 1 + length
             if self.copying:
-                self._copy_frame(kind, buffer, position, stop, end)
+                stop = self._copy_frame(kind, buffer, position, stop, end)
+                if stop == position:
+                    break
                 position = stop if stop < end else end
                 continue
             if self.refused or self.skipping:
@@ -113,7 +114,7 @@ class Client(Surveyor):
                 server = self.server
                 if server is not None and self.unsynced:
                     # An Execute before it may have begun the COPY; if not, the server ignores it too.
-                    self.copy_ended = kind != frames.COPY_DATA
+                    self.copy_ahead = kind
                     self._forward(server, buffer, position, stop, end)
                 else:
                     # What is left of a COPY that failed is ignored (protocol, "COPY Operations").
@@ -128,11 +129,11 @@ class Client(Surveyor):
                 break
             position = stop if stop < end else end
         server = self.server
-        if server is not None:
+        if server is not None and server.unsent() > 0:
             server.flush()
             if server.unsent() > links.HIGH_WATER_BYTES:
                 self.pause_reading()
-        if self.receiver is None and not self.closed:
+        if self.receiver is None and self.unsent() > 0:
             self.flush()
         return position
 
@@ -181,15 +182,57 @@ class Client(Surveyor):
             self.skipping = False
             self.put_bytes(frames.ready_frame(frames.STATUS_IDLE))
 
-    def _copy_frame(self, kind: int, buffer: bytearray, position: int, stop: int, end: int) -> None:
-        """While the server reads COPY data everything goes to it; it ignores Sync and Flush itself."""
+    def _copy_frame(self, kind: int, buffer: bytearray, position: int, stop: int, end: int) -> int:
+        """A frame while the server reads COPY data, as far as we know: the COPY may have failed meanwhile.
+
+        The server ignores data that come too late, so they go to it; everything else it would answer. Answers
+        where the frame ends, position if its turn comes later.
+        """
         server = self.server
         assert server is not None
-        self._forward(server, buffer, position, stop, end)
-        if kind == frames.COPY_DONE or kind == frames.COPY_FAIL:
-            self.copying = False
-            if self.is_simple:
-                self.awaiting = True
+        if frames.COPIES[kind]:
+            # The Syncs before it were ignored, we take it: who knew of a failure sends no more data.
+            self.copy_syncs = 0
+            if self.copy_synced:
+                self.copy_synced, self.copy_doubt = False, True
+            self._forward(server, buffer, position, stop, end)
+            if kind == frames.COPY_DONE or kind == frames.COPY_FAIL:
+                self.copying = False
+                self.awaiting = self.is_simple
+        elif kind == frames.FLUSH:
+            self._drop(stop, end)
+        elif kind == frames.SYNC:
+            if stop - position > 5:
+                self._control().violated(self, "invalid message length")
+            elif stop > end:
+                return position
+            else:
+                self.copy_syncs += 1
+        else:
+            self._interrupt(server, kind)
+            return position
+        return stop
+
+    def _interrupt(self, server: Server, kind: int) -> None:
+        """The client sent this where COPY data belong: a server that still reads them ends the session.
+
+        It does so as soon as it has read the type, so we send no more than that. Had the COPY failed before, the
+        message is dealt with in its turn, and what this empty one is answered is swallowed.
+        """
+        self.copying = False
+        is_passed_over = not self.is_simple and self.copy_syncs == 0
+        if self.copy_syncs > 0:
+            server.sync_late()
+        server.put_bytes(bytes((kind, 0, 0, 0, 4)))
+        if is_passed_over:
+            # Like all that follows up to Sync: no more is looked at until the error is here.
+            server.ledger.append(ledgers.OWED_PROBE)
+            self.probing = True
+            return
+        if kind != frames.QUERY and kind != frames.FUNCTION:
+            server.put_bytes(frames.SYNC_FRAME)
+        server.ledger.append(ledgers.OWED_SYNC_QUIET)
+        self.awaiting = True
 
     def _forward(self, server: Server, buffer: bytearray, start: int, stop: int, end: int) -> None:
         """Put a frame, or the part of it that is here; the rest streams."""
@@ -207,12 +250,10 @@ class Client(Surveyor):
         desk = self.desk
         assert desk is not None
         if not self.decided:
-            if stop > end:
-                if kind == frames.QUERY and stop - position <= desk.statement_bytes_max:
-                    return position
+            if kind == frames.FUNCTION or stop - position > desk.statement_bytes_max:
                 flow = self._unknown(desk)
-            elif kind == frames.FUNCTION:
-                flow = self._unknown(desk)
+            elif stop > end:
+                return position
             else:
                 text_end = stop - 1 if buffer[stop - 1] == 0 else stop
                 flow = self._decide(desk, buffer, position + 5, text_end)
@@ -243,17 +284,23 @@ class Client(Surveyor):
             flow.flags & READS
             and self.status == frames.STATUS_IDLE
             and self.role == REPLICA
+            and not self.pinned
             and stop <= end
             and not self.unsynced
         ):
             self.retry = True
             self.request = octets.cut(buffer, position, stop)
         self._note(flow)
-        self._forward(server, buffer, position, stop, end)
+        if stop <= end:
+            server.write(buffer, position, stop)
+        else:
+            self._forward(server, buffer, position, stop, end)
         server.ledger.append(ledgers.OWED_READY)
         server.unnamed = None
-        self.confirm()
-        self.overlay.pop(b"", None)
+        if self.answered:
+            self.confirm()
+        if self.overlay:
+            self.overlay.pop(b"", None)
         self.unnamed = None
         self.awaiting = True
         self.executed = True
@@ -373,6 +420,10 @@ class Client(Surveyor):
         """Parse, Bind, Describe, Execute, Close; answers position when it has to wait, else stop."""
         desk = self.desk
         assert desk is not None
+        if not self.unsynced and (kind == frames.BIND or kind == frames.PARSE):
+            whole = self._usual_batch(desk, kind, buffer, position, stop, end)
+            if whole >= 0:
+                return whole
         if self.server is None:
             if not self.decided:
                 survey = self._survey(desk, buffer, position, end)
@@ -391,7 +442,7 @@ class Client(Surveyor):
         assert server is not None
         if not self.unsynced:
             self.is_simple = False
-            self.copy_ended = False
+            self.copy_ahead = 0
             self.failed = False
             self.request_at = desk.clock()
         if desk.is_session_mode:
@@ -425,6 +476,93 @@ class Client(Surveyor):
             self._close(server, buffer, position, stop)
         return stop
 
+    def _usual_batch(
+        self, desk: Desk, kind: int, buffer: bytearray, position: int, stop: int, end: int
+    ) -> int:
+        """What drivers send most: one known statement, all of it unnamed or already prepared, whole up to its Sync.
+
+        Answers where the batch ends, position if it has to wait, -1 if it is another kind of batch. It does what
+        the frames one by one would do, at once.
+        """
+        if stop > end or desk.is_session_mode or self.status == frames.STATUS_FAILED or not self.has_shapes:
+            return -1
+        p = buffer
+        first_stop = stop
+        bind = position
+        is_parsed = kind == frames.PARSE
+        name_end = 0
+        if is_parsed:
+            if p[position + 5] != 0:
+                return -1
+            bind = stop
+            if end - bind < 12 or p[bind] != frames.BIND or p[bind + 5] != 0 or p[bind + 6] != 0:
+                return -1
+            name = b""
+            statement = desk.statements.get(octets.cut(buffer, position + 6, stop))
+            length = octets.length_at(buffer, bind + 1)
+            stop = bind + 1 + length
+            if length < 4 or length > frames.LENGTH_MAX:
+                return -1
+        else:
+            if p[position + 5] != 0:
+                return -1
+            name_end = octets.find_nul(buffer, position + 6, stop)
+            if name_end < 0:
+                return -1
+            name = octets.cut(buffer, position + 6, name_end)
+            statement = self.unnamed if len(name) == 0 else self.statements.get(name)
+        if statement is None or not statement.is_kept:
+            return -1
+        if octets.has_at(buffer, stop, end, frames.DESCRIBE_EXECUTE_SYNC):
+            stop += len(frames.DESCRIBE_EXECUTE_SYNC)
+        elif octets.has_at(buffer, stop, end, frames.EXECUTE_SYNC):
+            stop += len(frames.EXECUTE_SYNC)
+        else:
+            return -1
+        flow = statement.flow
+        if flow.flags & (CALLS | SEQUENCES):
+            return -1
+        server = self.server
+        if server is None:
+            self.flow = flow
+            self.survey_end = stop - position
+            self.survey_reads = flow.flags & READS != 0
+            self.decided = True
+            server = self._checkout(desk, flow.role)
+            if server is None:
+                # When its turn comes the batch is looked at again.
+                return self._refuse_now(kind, first_stop, end) if self.refused else position
+        self.retry = False
+        if self.decided and self.survey_reads and self.role == REPLICA:
+            self.retry = True
+            self.request = octets.cut(buffer, position, stop)
+        self.decided = False
+        self._note(flow)
+        self.is_simple = False
+        self.copy_ahead = 0
+        self.failed = False
+        self.request_at = desk.clock()
+        if is_parsed:
+            desk.client_parses += 1
+            server.ledger.append(Owed(ledgers.PARSED, b"", statement))
+            server.unnamed = statement
+            server.write(buffer, position, stop)
+        elif len(name) == 0:
+            self._ensure_unnamed(server, statement)
+            server.write(buffer, position, stop)
+        else:
+            self._ensure(desk, server, statement)
+            length = first_stop - position - 1 - len(name) + len(statement.server_name)
+            server.put_bytes(b"B" + length.to_bytes(4, "big") + b"\0" + statement.server_name)
+            server.put(buffer, name_end, stop)
+        desk.binds += 1
+        desk.queries += 1
+        self.queries += 1
+        self.executed = True
+        server.ledger.append(ledgers.OWED_READY)
+        self.awaiting = True
+        return stop
+
     def _begin_batch(self, desk: Desk, buffer: bytearray, position: int, end: int) -> None:
         """The first frame of a decided batch goes out: keep the batch if it may be repeated."""
         self.decided = False
@@ -439,11 +577,14 @@ class Client(Surveyor):
     def _ensure(self, desk: Desk, server: Server, statement: Statement) -> None:
         """The server knows this statement under its server name when what follows arrives."""
         if statement in server.prepared:
-            server.prepared[statement] = server.serial
+            server.prepared[statement] = server.serial + server.transactions
+            return
+        if not statement.is_kept:
+            # It is there, or the server says that it is not.
             return
         self._make_room(desk, server)
         desk.server_parses += 1
-        server.prepared[statement] = server.serial
+        server.prepared[statement] = server.serial + server.transactions
         server.put_bytes(frames.close_frame(statement.server_name))
         server.ledger.append(ledgers.OWED_CLOSE_QUIET)
         server.put_bytes(statement.parse_frame(statement.server_name))
@@ -464,7 +605,7 @@ class Client(Surveyor):
         is_any = False
         for name in [*self.statements, *self.overlay]:
             statement = self._statement(name)
-            if statement is not None and name not in self.spelled and name in text:
+            if statement is not None and statement.is_kept and name not in self.spelled and name in text:
                 self._prepare_as(server, name, statement)
                 self.spelled.add(name)
                 is_any = True
@@ -477,34 +618,43 @@ class Client(Surveyor):
         server.put_bytes(frames.close_frame(name))
         server.ledger.append(ledgers.OWED_CLOSE_QUIET)
         server.put_bytes(statement.parse_frame(name))
-        server.ledger.append(Owed(ledgers.PARSED_QUIET))
+        server.ledger.append(Owed(ledgers.PARSED_QUIET, name))
         server.is_stale = True
 
     def _parse(
         self, desk: Desk, server: Server, buffer: bytearray, position: int, stop: int, end: int
     ) -> int:
-        if stop > end:
-            if stop - position <= desk.statement_bytes_max:
+        is_held = stop - position <= desk.statement_bytes_max
+        if is_held and stop > end:
+            return position
+        limit = stop if stop < end else end
+        name_end = octets.find_nul(buffer, position + 5, limit)
+        if name_end < 0 and stop > end:
+            if end - position < surveys.NAMES_BYTES_MAX:
                 return position
-            desk.control.violated(self, "a statement this long can not be prepared: see statement_bytes_max")
-            return stop
-        name_end = octets.find_nul(buffer, position + 5, stop)
-        text_end = octets.find_nul(buffer, name_end + 1, stop) if name_end >= 0 else -1
+            # PostgreSQL looks at no more of a name.
+            name_end = position + 5 + 63
+        text_end = octets.find_nul(buffer, name_end + 1, stop) if is_held and name_end >= 0 else name_end
         if text_end < 0:
             # Malformed: the server says so in its own words.
             self.unsynced = True
             server.put(buffer, position, stop)
             return stop
         name = frames.cut_name(octets.cut(buffer, position + 5, name_end))
-        text = octets.cut(buffer, name_end + 1, text_end)
-        types = octets.cut(buffer, text_end + 1, stop)
-        statement = desk.statements.get(text, types)
-        if statement is None or not self.has_shapes:
-            flow = self._decide(desk, buffer, name_end + 1, text_end)
-            if len(name) == 0 and desk.scanner.constants > 0:
-                statement = Statement(text, types, flow, b"")
+        if is_held:
+            known = desk.statements.get(octets.cut(buffer, name_end + 1, stop))
+            if known is not None and self.has_shapes:
+                statement = known
             else:
-                statement = desk.statements.make(text, types, flow)
+                text = octets.cut(buffer, name_end + 1, text_end)
+                types = octets.cut(buffer, text_end + 1, stop)
+                flow = self._decide(desk, buffer, name_end + 1, text_end)
+                if len(name) == 0 and desk.scanner.constants > 0:
+                    statement = Statement(text, types, flow, b"")
+                else:
+                    statement = desk.statements.make(text, types, flow)
+        else:
+            statement = Statement(b"", b"", self._unknown(desk), self._unknown_name(name), False)
         flow = statement.flow
         if flow.role == PRIMARY and self._moves():
             if not self.probed:
@@ -515,21 +665,37 @@ class Client(Surveyor):
                 return position
             server = moved
         if flow.flags & CALLS:
-            self._spell_out(server, text, False)
+            self._spell_out(server, statement.text, False)
         desk.client_parses += 1
         self.unsynced = True
+        if not is_held:
+            self.flags |= UNCLEAN
         if len(name) == 0:
-            server.put(buffer, position, stop)
+            self._forward(server, buffer, position, stop, end)
             server.ledger.append(Owed(ledgers.PARSED, name, statement))
             self.overlay[name] = statement
             server.unnamed = statement
             return stop
-        if self._statement(name) is not None:
+        taken = self._statement(name)
+        if taken is not None:
             # The server itself shall say that the name is taken, in its own words, or that the transaction
             # has failed, whichever is true.
-            self._prepare_as(server, name, Statement(b"", b"\0\0", flow, b""))
-            server.put(buffer, position, stop)
+            if taken.is_kept:
+                self._prepare_as(server, name, ledgers.ANY_STATEMENT)
+                self.spelled.discard(name)
+            self._forward(server, buffer, position, stop, end)
             server.ledger.append(Owed(ledgers.PARSED, None, None))
+            return stop
+        if not is_held:
+            if server.is_stale:
+                server.put_bytes(frames.close_frame(statement.server_name))
+                server.ledger.append(ledgers.OWED_CLOSE_QUIET)
+            length = stop - name_end + 4 + len(statement.server_name)
+            server.put_bytes(b"P" + length.to_bytes(4, "big") + statement.server_name)
+            self._forward(server, buffer, name_end, stop, end)
+            server.ledger.append(Owed(ledgers.PARSED, name, statement))
+            self.overlay[name] = statement
+            desk.server_parses += 1
             return stop
         if statement not in server.prepared:
             self._make_room(desk, server)
@@ -537,7 +703,7 @@ class Client(Surveyor):
         server.ledger.append(ledgers.OWED_CLOSE_QUIET)
         server.put_bytes(statement.parse_frame(statement.server_name))
         server.ledger.append(Owed(ledgers.PARSED, name, statement))
-        server.prepared[statement] = server.serial
+        server.prepared[statement] = server.serial + server.transactions
         desk.server_parses += 1
         self.overlay[name] = statement
         return stop
@@ -614,14 +780,13 @@ class Client(Surveyor):
     def _ensure_unnamed(self, server: Server, statement: Statement | None) -> None:
         """The server's unnamed statement is this client's, or nobody's."""
         if statement is None:
-            if server.unnamed is not None or server.has_unnamed:
+            if server.unnamed is not None:
                 server.put_bytes(frames.close_frame(b""))
-                server.ledger.append(ledgers.OWED_CLOSE_QUIET)
+                server.ledger.append(ledgers.OWED_CLOSE_UNNAMED_QUIET)
                 server.unnamed = None
-                server.has_unnamed = False
-        elif server.unnamed is not statement:
+        elif server.unnamed is not statement and statement.is_kept:
             server.put_bytes(statement.parse_frame(b""))
-            server.ledger.append(Owed(ledgers.PARSED_QUIET, None, None))
+            server.ledger.append(ledgers.OWED_PARSE_UNNAMED_QUIET)
             server.unnamed = statement
 
     def in_own_words(self, body: bytes) -> bytes:
@@ -677,10 +842,14 @@ class Client(Surveyor):
             server.ledger.append(ledgers.OWED_CLOSE)
             return
         name = frames.cut_name(octets.cut(buffer, position + 6, stop - 1))
+        statement = self._statement(name)
         server.ledger.append(Owed(ledgers.CLOSED, name))
         if len(name) == 0:
             server.put(buffer, position, stop)
             server.unnamed = None
+        elif statement is not None and not statement.is_kept:
+            server.put_bytes(frames.close_frame(statement.server_name))
+            self.flags |= UNPINS
         else:
             # A link that was made to know the client's own name must forget it.
             server.put_bytes(
@@ -713,7 +882,6 @@ class Client(Surveyor):
         """Settled, and pinned: go on with the same server."""
         self.settling = False
         self.pinned = True
-        self.flags = 0
         self.replay()
 
     def drained(self) -> None:
@@ -725,7 +893,7 @@ class Client(Surveyor):
             self.resume_reading()
 
     def hold_back(self) -> None:
-        if self.waiting or self.awaiting or self.settling:
+        if self.waiting or self.awaiting or self.settling or self.probing:
             self.pause_reading()
 
     # -- the end -------------------------------------------------------------------------------------------

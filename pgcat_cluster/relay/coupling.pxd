@@ -39,8 +39,10 @@ cdef class ClientEnd(Waiter):
     cdef public int attempts
     cdef public bytearray cork
     cdef public bint copying
-    cdef public bint copy_ended
-    cdef public bint copy_failed
+    cdef public int copy_ahead
+    cdef public bint copy_synced
+    cdef public bint copy_doubt
+    cdef public Py_ssize_t copy_syncs
     cdef public int flags
     cdef public object parameters
     cdef public bint settling
@@ -81,7 +83,6 @@ cdef class ServerEnd(Link):
     cdef public object base_parameters
     cdef public dict prepared
     cdef public Statement unnamed
-    cdef public bint has_unnamed
     cdef public unsigned long long serial
     cdef public Py_ssize_t generation
     cdef public bint resting
@@ -97,6 +98,7 @@ cdef class ServerEnd(Link):
 
     cpdef over(self, Desk desk, ClientEnd client)
     cpdef part(self)
+    cpdef sync_late(self)
     cpdef order(self, bytes text, errand)
     cpdef abandon(self)
     cpdef evict(self, Py_ssize_t count)

@@ -12,7 +12,8 @@ the client's, or ours (then it is swallowed). An ErrorResponse strikes everythin
 as PostgreSQL does (protocol, "Extended Query": after an error, messages are skipped to Sync).
 
 Prepared statements are known to a server under names of ours. Preparing is always Close and Parse, so it
-succeeds whatever the server remembers.
+succeeds whatever the server remembers. One that is too long to be held has its client's own name and stays on its
+link, and so does the client.
 """
 
 from __future__ import annotations
@@ -76,8 +77,10 @@ class ClientEnd(Waiter):
         self.cork = bytearray()
         # COPY FROM STDIN.
         self.copying = False
-        self.copy_ended = False
-        self.copy_failed = False
+        self.copy_ahead = 0
+        self.copy_synced = False
+        self.copy_doubt = False
+        self.copy_syncs = 0
         # The session.
         self.flags = 0
         self.parameters: object = None
@@ -139,7 +142,6 @@ class ServerEnd(Link):
         self.base_parameters: object = None
         self.prepared: dict[Statement, int] = {}
         self.unnamed: Statement | None = None
-        self.has_unnamed = False
         self.serial = 0
         self.generation = pool.generation
         self.resting = False
@@ -159,6 +161,10 @@ class ServerEnd(Link):
 
     def part(self) -> None:
         """The client goes on elsewhere in the middle of a batch: end the batch, swallow its end."""
+        raise NotImplementedError
+
+    def sync_late(self) -> None:
+        """The Syncs that came behind the last COPY data: as the COPY has failed, they are not ignored."""
         raise NotImplementedError
 
     def order(self, text: bytes, errand: Errand | None) -> None:

@@ -13,6 +13,7 @@ cdef class Statement:
     cdef public bytes types
     cdef public Flow flow
     cdef public bytes server_name
+    cdef public bint is_kept
     cdef public Py_ssize_t proven
 
     cpdef bytes parse_frame(self, bytes name)
@@ -34,5 +35,5 @@ cdef class Statements:
     cdef public Py_ssize_t made
     cdef public Py_ssize_t epoch
 
-    cpdef Statement get(self, bytes text, bytes types)
+    cpdef Statement get(self, bytes content)
     cpdef Statement make(self, bytes text, bytes types, Flow flow)

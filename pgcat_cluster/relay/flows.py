@@ -27,13 +27,17 @@ class Statement:
 
     `server_name` is what it is called on every server link, the same for all clients that prepared the same
     text with the same types. `proven` is the epoch in which a server last accepted it, 0 for never.
+    One that was too long to be held (not `is_kept`) is on one server link alone, under its client's own name.
     """
 
-    def __init__(self, text: bytes, types: bytes, flow: Flow, server_name: bytes) -> None:
+    def __init__(
+        self, text: bytes, types: bytes, flow: Flow, server_name: bytes, is_kept: bool = True
+    ) -> None:
         self.text = text
         self.types = types
         self.flow = flow
         self.server_name = server_name
+        self.is_kept = is_kept
         self.proven = 0
 
     def parse_frame(self, name: bytes) -> bytes:
@@ -85,13 +89,14 @@ class Statements:
 
     def __init__(self, entries_max: int) -> None:
         self.entries_max = entries_max
-        self.by_content: dict[tuple[bytes, bytes], Statement] = {}
+        self.by_content: dict[bytes, Statement] = {}
         self.made = 0
         # Goes up when an error tells that what was accepted once may not be accepted again.
         self.epoch = 1
 
-    def get(self, text: bytes, types: bytes) -> Statement | None:
-        return self.by_content.get((text, types))
+    def get(self, content: bytes) -> Statement | None:
+        """The statement of this content: what stands behind the name in its Parse."""
+        return self.by_content.get(content)
 
     def make(self, text: bytes, types: bytes, flow: Flow) -> Statement:
         """A new shared statement. The oldest leaves when there are too many; clients that hold it keep it."""
@@ -99,5 +104,5 @@ class Statements:
         statement = Statement(text, types, flow, b"%s%d" % (marks.SERVER_NAME_PREFIX, self.made))
         if len(self.by_content) >= self.entries_max:
             del self.by_content[next(iter(self.by_content))]
-        self.by_content[(text, types)] = statement
+        self.by_content[text + b"\0" + types] = statement
         return statement

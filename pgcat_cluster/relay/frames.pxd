@@ -5,7 +5,8 @@ cdef Py_ssize_t LENGTH_MAX
 cdef const unsigned char *EXTENDS
 cdef const unsigned char *PASSES
 cdef const unsigned char *PREPARES
-cdef bytes SYNC_FRAME, FLUSH_FRAME, TERMINATE_FRAME, PARSE_COMPLETE_FRAME, CLOSE_COMPLETE_FRAME
+cdef const unsigned char *COPIES
+cdef bytes SYNC_FRAME, EXECUTE_SYNC, DESCRIBE_EXECUTE_SYNC, FLUSH_FRAME, TERMINATE_FRAME, PARSE_COMPLETE_FRAME, CLOSE_COMPLETE_FRAME
 
 cpdef bytes cut_name(bytes name)
 cpdef bytes query_frame(bytes text)

@@ -53,9 +53,15 @@ _PASSES = _table(b"2ACcdDIHnNsTtV")
 PASSES = _PASSES
 _PREPARES = _table(b"123TtnN")
 PREPARES = _PREPARES
+# Frontend frames that a server which reads no COPY data ignores: CopyData, CopyDone, CopyFail.
+_COPIES = _table(b"dcf")
+COPIES = _COPIES
 
 SYNC_FRAME = b"S\x00\x00\x00\x04"
 FLUSH_FRAME = b"H\x00\x00\x00\x04"
+# Of the unnamed portal: described or not, all rows.
+EXECUTE_SYNC = b"E\x00\x00\x00\x09\x00\x00\x00\x00\x00" + SYNC_FRAME
+DESCRIBE_EXECUTE_SYNC = b"D\x00\x00\x00\x06P\x00" + EXECUTE_SYNC
 TERMINATE_FRAME = b"X\x00\x00\x00\x04"
 PARSE_COMPLETE_FRAME = b"1\x00\x00\x00\x04"
 CLOSE_COMPLETE_FRAME = b"3\x00\x00\x00\x04"

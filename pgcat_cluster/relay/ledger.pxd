@@ -1,9 +1,10 @@
 cimport cython
 
-from pgcat_cluster.relay.flows cimport Statement
+from pgcat_cluster.relay.flows cimport Flow, Statement
 
 cdef int PARSED, PARSED_QUIET, CLOSED, CLOSED_QUIET, READY, READY_QUIET
-cdef Owed OWED_READY, OWED_SYNC_QUIET, OWED_CLOSE, OWED_CLOSE_QUIET, OWED_PROBE
+cdef Owed OWED_READY, OWED_SYNC_QUIET, OWED_CLOSE, OWED_CLOSE_QUIET, OWED_PARSE_UNNAMED_QUIET, OWED_CLOSE_UNNAMED_QUIET, OWED_PROBE
+cdef Statement ANY_STATEMENT
 
 cdef class Owed:
     cdef public int kind

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pgcat_cluster.relay.flows import Statement
+from pgcat_cluster.relay.flows import Flow, Statement
 
 if TYPE_CHECKING:
     from pgcat_cluster.relay.desk import Errand
@@ -25,8 +25,8 @@ READY_QUIET = 6
 class Owed:
     """One reply that a server owes.
 
-    `name` is a client's name of the statement, `statement` what a Parse prepares, `errand` who gets the answer to a
-    question of ours.
+    `name` is a client's name of the statement (the unnamed one is everybody's), `statement` what a Parse prepares,
+    `errand` who gets the answer to a question of ours.
     """
 
     __slots__ = ("errand", "kind", "name", "statement")
@@ -49,8 +49,12 @@ OWED_READY = Owed(READY)
 OWED_SYNC_QUIET = Owed(READY_QUIET)
 OWED_CLOSE = Owed(CLOSED)
 OWED_CLOSE_QUIET = Owed(CLOSED_QUIET)
+OWED_PARSE_UNNAMED_QUIET = Owed(PARSED_QUIET, b"")
+OWED_CLOSE_UNNAMED_QUIET = Owed(CLOSED_QUIET, b"")
 # Tells by its answer that all before it was answered, by its absence that something failed.
 OWED_PROBE = Owed(CLOSED_QUIET)
+# The unnamed statement of a server link that may have any: what should have changed it was passed over.
+ANY_STATEMENT = Statement(b"", b"\0\0", Flow(0, 0, ""), b"")
 
 
 class Ledger:

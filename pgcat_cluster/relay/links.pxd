@@ -38,6 +38,7 @@ cdef class Link:
     cpdef resume_reading(self)
     @cython.locals(count=Py_ssize_t)
     cpdef on_readable(self)
+    cdef _break_off(self)
     cpdef poke(self)
     @cython.locals(size=Py_ssize_t)
     cpdef _receive_tls(self, Py_ssize_t count)
@@ -52,7 +53,7 @@ cdef class Link:
     cpdef put(self, bytearray buffer, Py_ssize_t start, Py_ssize_t end)
     cpdef put_bytes(self, bytes data)
     @cython.locals(sent=Py_ssize_t)
-    cpdef write(self, bytearray buffer, Py_ssize_t start, Py_ssize_t end)
+    cpdef bint write(self, bytearray buffer, Py_ssize_t start, Py_ssize_t end) except? -1
     cpdef flush(self)
     cpdef _seal(self)
     @cython.locals(sent=Py_ssize_t, size=Py_ssize_t)

@@ -109,12 +109,22 @@ class Link:
         count = sockets.recv_into(self.fd, self.scratch, 0, len(self.scratch))
         if count > 0:
             self.bytes_received += count
-            if self.tls is None:
-                self.take(self.scratch, 0, count)
-            else:
-                self._receive_tls(count)
+            try:
+                if self.tls is None:
+                    self.take(self.scratch, 0, count)
+                else:
+                    self._receive_tls(count)
+            except Exception:
+                self._break_off()
+                raise
         elif count != WOULD_BLOCK:
             self.lost("connection closed by peer" if count == 0 else "connection failed")
+
+    def _break_off(self) -> None:
+        """A fault of ours: what the two links of a couple owe each other is no longer known, so both end."""
+        for link in (self.peer, self):
+            if link is not None:
+                link.lost("internal error")
 
     def poke(self) -> None:
         """Look whether the peer is still there.
@@ -246,20 +256,21 @@ class Link:
         else:
             self.plain += data
 
-    def write(self, buffer: bytearray, start: int, end: int) -> None:
-        """Send now what the socket takes, keep the rest."""
+    def write(self, buffer: bytearray, start: int, end: int) -> bool:
+        """Send now what the socket takes, keep the rest; whether nothing is kept."""
         if len(self.out) == 0 and self.tls is None and not self.closed:
             sent = sockets.send_from(self.fd, buffer, start, end)
             if sent > 0:
                 self.bytes_sent += sent
                 start += sent
                 if start == end:
-                    return
+                    return True
             elif sent != WOULD_BLOCK:
                 self._failed()
-                return
+                return True
         self.put(buffer, start, end)
         self.flush()
+        return self.unsent() == 0
 
     def flush(self) -> None:
         """Send what is put; the event loop goes on with what the socket does not take."""

@@ -1,5 +1,9 @@
 """Cuts, copies and searches bytes for the lanes: this body is interpreted, `octets.pyx` is the compiled one."""
 
+from struct import Struct
+
+_length = Struct(">I").unpack_from
+
 
 def cut(buffer: bytearray, start: int, end: int) -> bytes:
     """buffer[start:end] as bytes; empty if end is not behind start."""
@@ -14,3 +18,13 @@ def append(target: bytearray, buffer: bytearray, start: int, end: int) -> None:
 def find_nul(buffer: bytearray, start: int, end: int) -> int:
     """Where the first NUL of buffer[start:end] stands, -1 if there is none."""
     return buffer.find(0, start, end)
+
+
+def has_at(buffer: bytearray, start: int, end: int, part: bytes) -> bool:
+    """Whether buffer[start:end] begins with that part."""
+    return buffer.startswith(part, start, end)
+
+
+def length_at(buffer: bytearray, start: int) -> int:
+    """The four bytes at buffer[start] as a number, the most significant one first."""
+    return _length(buffer, start)[0]  # type: ignore[no-any-return]

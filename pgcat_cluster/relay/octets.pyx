@@ -1,8 +1,8 @@
 """Cuts, copies and searches bytes for the lanes; `octets.py` is the interpreted body and says more."""
 
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE, PyByteArray_Resize
-from cpython.bytes cimport PyBytes_FromStringAndSize
-from libc.string cimport memchr, memcpy
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from libc.string cimport memchr, memcmp, memcpy
 
 
 cpdef bytes cut(bytearray buffer, Py_ssize_t start, Py_ssize_t end):
@@ -24,3 +24,15 @@ cpdef Py_ssize_t find_nul(bytearray buffer, Py_ssize_t start, Py_ssize_t end) ex
         return -1
     found = memchr(text + start, 0, end - start)
     return -1 if found == NULL else <char *> found - text
+
+
+cpdef bint has_at(bytearray buffer, Py_ssize_t start, Py_ssize_t end, bytes part) noexcept:
+    cdef Py_ssize_t size = PyBytes_GET_SIZE(part)
+    if end - start < size:
+        return False
+    return memcmp(PyByteArray_AS_STRING(buffer) + start, PyBytes_AS_STRING(part), size) == 0
+
+
+cpdef Py_ssize_t length_at(bytearray buffer, Py_ssize_t start) noexcept:
+    cdef unsigned char *four = <unsigned char *> PyByteArray_AS_STRING(buffer) + start
+    return (<Py_ssize_t> four[0] << 24) | (four[1] << 16) | (four[2] << 8) | four[3]

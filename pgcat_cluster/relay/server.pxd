@@ -12,7 +12,7 @@ cdef Py_ssize_t CALL_BYTES_MAX
 cdef int FORGETS, LEAVES, UNPINS, ASKS
 
 cdef class Server(ServerEnd):
-    @cython.locals(p="unsigned char *", position=Py_ssize_t, run=Py_ssize_t, count=Py_ssize_t, kind=int, length=Py_ssize_t, stop=Py_ssize_t, client=ClientEnd, renamed=bytearray, sqlstate=bytes, is_swallowed=bint, is_own=bint, names_ours=bint, is_fatal=bint)
+    @cython.locals(p="unsigned char *", position=Py_ssize_t, run=Py_ssize_t, count=Py_ssize_t, kind=int, length=Py_ssize_t, stop=Py_ssize_t, client=ClientEnd, renamed=bytearray, sqlstate=bytes, is_swallowed=bint, is_own=bint, names_ours=bint, is_fatal=bint, is_refused=bint, is_ending=bint)
     cpdef Py_ssize_t consume(self, bytearray buffer, Py_ssize_t start, Py_ssize_t end) except? -1
     cdef _look(self)
     @cython.locals(client=ClientEnd)
@@ -31,7 +31,10 @@ cdef class Server(ServerEnd):
     cdef bint _strike(self) except? -1
     @cython.locals(desk=Desk)
     cdef _error(self, ClientEnd client, bytes sqlstate, bint names_ours, bint is_fatal)
+    @cython.locals(ahead=int)
     cdef _copy_begins(self, ClientEnd client)
+    @cython.locals(client=ClientEnd)
+    cpdef sync_late(self)
     @cython.locals(flow=Flow)
     cdef _stand_aside(self, ClientEnd client)
     cpdef order(self, bytes text, errand)

@@ -46,10 +46,7 @@ class Server(ServerEnd):
             if end - position < 5:
                 break
             kind = p[position]
-            length = p[position + 1]
-            length = (length << 8) | p[position + 2]
-            length = (length << 8) | p[position + 3]
-            length = (length << 8) | p[position + 4]
+            length = octets.length_at(buffer, position + 1)
             stop = position + 1 + length
             if length < 4 or length > frames.LENGTH_MAX:
                 self._deliver(buffer, run, position)
@@ -103,7 +100,11 @@ class Server(ServerEnd):
                 sqlstate = frames.error_code(buffer, position + 5, stop)
                 # A statement of ours may have failed, behind which stands a Sync of ours.
                 is_own = self._strike()
-                is_swallowed = is_own or (client.retry and sqlstate == b"25006")
+                is_fatal = buffer.find(b"VFATAL\0", stop - length + 4, stop) >= 0
+                is_refused = client.retry and sqlstate == b"25006"
+                # A server that ends while it owes what another one can answer: the end of the link tells (`lost`).
+                is_ending = client.retry and is_fatal
+                is_swallowed = is_own or is_refused or is_ending
                 names_ours = buffer.find(marks.SERVER_NAME_PREFIX, position, stop) >= 0
                 if not is_swallowed:
                     client.retry = False
@@ -112,7 +113,9 @@ class Server(ServerEnd):
                     run = stop
                 position = stop
                 if is_swallowed:
-                    if not is_own:
+                    if is_ending:
+                        self.is_fatal = True
+                    elif is_refused and not is_own:
                         self._stand_aside(client)
                     continue
                 if names_ours:
@@ -120,7 +123,6 @@ class Server(ServerEnd):
                     self._deliver(renamed, 0, len(renamed))
                 self._deliver(buffer, run, position)
                 run = position
-                is_fatal = buffer.find(b"VFATAL\0", stop - length + 4, stop) >= 0
                 self._error(client, sqlstate, names_ours, is_fatal)
             elif kind == frames.PARAMETER_STATUS:
                 position = stop
@@ -159,8 +161,7 @@ class Server(ServerEnd):
         if len(client.cork) > 0:
             client.put_bytes(bytes(client.cork))
             client.cork.clear()
-        client.write(buffer, start, end)
-        if client.unsent() > links.HIGH_WATER_BYTES:
+        if not client.write(buffer, start, end) and client.unsent() > links.HIGH_WATER_BYTES:
             self.pause_reading()
 
     def _ready(self, client: Client, status: int) -> None:
@@ -171,10 +172,9 @@ class Server(ServerEnd):
             self._strike()
             self.skipping = False
         if ledger.is_empty():
-            if not client.copy_failed:
-                self.lost("the server was ready out of turn")
-                return
-        elif ledger.pop().kind != ledgers.READY:
+            self.lost("the server was ready out of turn")
+            return
+        if ledger.pop().kind != ledgers.READY:
             self.lost("the server was ready before it had answered everything")
             return
         self._look()
@@ -182,9 +182,8 @@ class Server(ServerEnd):
         assert desk is not None
         self.status = status
         client.status = status
-        client.awaiting = False
+        client.awaiting = ledger.kind() == ledgers.READY
         client.copying = False
-        client.copy_failed = False
         client.request = None
         if client.answered:
             client.confirm()
@@ -195,6 +194,11 @@ class Server(ServerEnd):
                 client.statements.clear()
             # Once: what is prepared behind it in the same transaction stays.
             client.flags = client.flags & ~FORGETS | LEAVES
+        if client.copy_doubt:
+            client.copy_doubt = False
+            if client.failed:
+                self.lost("nobody knows which Sync was answered")
+                return
         now = desk.clock()
         client.ready_at = now
         self.used_at = now
@@ -290,20 +294,21 @@ class Server(ServerEnd):
         first = True
         while not ledger.is_empty() and ledger.kind() < ledgers.READY:
             owed = ledger.pop()
-            if owed.statement is not None:
+            if owed.name is not None and len(owed.name) == 0:
+                self.unnamed = ledgers.ANY_STATEMENT
+                if first and owed.kind == ledgers.PARSED and client is not None:
+                    # Whether it failed itself or was passed over is not known: it is nobody's.
+                    client.answered.append(Owed(ledgers.CLOSED, b""))
+            elif owed.statement is not None:
                 self.prepared.pop(owed.statement, None)
-                if self.unnamed is owed.statement:
-                    self.unnamed = None
-                    self.has_unnamed = True
-                    if first and client is not None and owed.name == b"":
-                        # Whether it failed itself or was passed over is not known: it is nobody's.
-                        client.answered.append(Owed(ledgers.CLOSED, b""))
+            elif owed.kind == ledgers.PARSED_QUIET and client is not None:
+                client.spelled.discard(owed.name)
             if owed is ledgers.OWED_PROBE and client is not None:
                 client.probing = False
             first = False
         self.skipping = ledger.is_empty()
         self._look()
-        if client is not None and client.overlay:
+        if client is not None:
             client.overlay.clear()
         return self.quiet
 
@@ -321,18 +326,23 @@ class Server(ServerEnd):
             desk.statements.epoch += 1
         if is_fatal:
             self.is_fatal = True
-        if client.copying or client.copy_failed:
+        if client.copying:
             client.copying = False
-            if not client.is_simple:
-                client.copy_failed = True
-                client.unsynced = True
-            else:
-                client.awaiting = True
+            client.awaiting = client.is_simple
+        if client.copy_synced:
+            client.copy_synced = False
+            client.awaiting = True
+            client.unsynced = False
+            self.ledger.append(ledgers.OWED_READY)
+        if client.copy_syncs > 0:
+            self.sync_late()
+            self.flush()
         client.replay()
 
     def _copy_begins(self, client: Client) -> None:
         """COPY FROM STDIN: the client speaks again. A Sync already sent is ignored by the server."""
-        if not client.is_simple and client.copy_ended:
+        ahead = 0 if client.is_simple else client.copy_ahead
+        if ahead == frames.COPY_DONE or ahead == frames.COPY_FAIL:
             # All of it was sent in one go.
             return
         client.copying = True
@@ -341,7 +351,20 @@ class Server(ServerEnd):
             self.ledger.pop()
             self._look()
             client.unsynced = True
+            # Should the data before that Sync fail, it is not ignored.
+            client.copy_synced = ahead == frames.COPY_DATA
         client.replay()
+
+    def sync_late(self) -> None:
+        """The Syncs that came behind the last COPY data: as the COPY has failed, they are not ignored."""
+        client = self.client
+        assert client is not None
+        while client.copy_syncs > 0:
+            client.copy_syncs -= 1
+            self.put_bytes(frames.SYNC_FRAME)
+            self.ledger.append(ledgers.OWED_READY)
+        client.awaiting = True
+        client.unsynced = False
 
     def _stand_aside(self, client: Client) -> None:
         """A standby refused what was taken for a read: the client asks the primary."""
@@ -362,7 +385,6 @@ class Server(ServerEnd):
         self.ledger.append(Owed(ledgers.READY_QUIET, None, None, errand))
         self._look()
         self.unnamed = None
-        self.has_unnamed = False
 
     def _swallow(self, kind: int, buffer: bytearray, start: int, stop: int) -> None:
         """One frame that no client shall see."""
@@ -480,9 +502,11 @@ class Server(ServerEnd):
     def evict(self, count: int) -> None:
         """Close the prepared statements that were used longest ago, none of the batch in progress."""
         by_use = []
-        for statement, serial in self.prepared.items():
-            if serial != self.serial:
-                by_use.append((serial, statement.server_name, statement))
+        # A client that is pinned has many transactions in one coupling.
+        now = self.serial + self.transactions
+        for statement, used in self.prepared.items():
+            if used != now:
+                by_use.append((used, statement.server_name, statement))
         by_use.sort(key=_first)
         for _, server_name, statement in by_use[: max(count, 1)]:
             del self.prepared[statement]

@@ -81,10 +81,7 @@ class Surveyor(ClientEnd):
             if end - position < 5:
                 return SURVEY_MORE
             kind = p[position]
-            length = p[position + 1]
-            length = (length << 8) | p[position + 2]
-            length = (length << 8) | p[position + 3]
-            length = (length << 8) | p[position + 4]
+            length = octets.length_at(buffer, position + 1)
             stop = position + 1 + length
             if length < 4 or length > frames.LENGTH_MAX:
                 break
@@ -155,17 +152,16 @@ class Surveyor(ClientEnd):
                 return None
         else:
             name_end = octets.find_nul(buffer, position + 5, limit)
-            if stop > end or name_end < 0:
+            if stop - position > desk.statement_bytes_max or name_end < 0:
                 return self._unknown(desk)
             text_end = octets.find_nul(buffer, name_end + 1, stop)
             if text_end < 0:
                 return None
-            text = octets.cut(buffer, name_end + 1, text_end)
             name = frames.cut_name(octets.cut(buffer, position + 5, name_end))
-            statement = desk.statements.get(text, octets.cut(buffer, text_end + 1, stop))
+            statement = desk.statements.get(octets.cut(buffer, name_end + 1, stop))
             if statement is None or not self.has_shapes:
                 flow = self._decide(desk, buffer, name_end + 1, text_end)
-                statement = Statement(text, b"", flow, b"")
+                statement = Statement(b"", b"", flow, b"")
             elif len(name) == 0 or (name not in self.planned and self._statement(name) is None):
                 self.surveyed = statement
             # A batch may use the name at once.
@@ -198,10 +194,8 @@ class Surveyor(ClientEnd):
         """
         if kind == frames.PARSE:
             name_end = octets.find_nul(buffer, position + 5, stop)
-            text_end = octets.find_nul(buffer, name_end + 1, stop)
             name = frames.cut_name(octets.cut(buffer, position + 5, name_end))
-            text = octets.cut(buffer, name_end + 1, text_end)
-            statement = desk.statements.get(text, octets.cut(buffer, text_end + 1, stop))
+            statement = desk.statements.get(octets.cut(buffer, name_end + 1, stop))
             assert statement is not None
             if len(name) == 0:
                 self.unnamed = statement

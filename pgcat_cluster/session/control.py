@@ -53,6 +53,8 @@ _FAILED = 0x45
 _ATTEMPTS_MAX = 3
 # How long a server link may go on with the statement of a client that has left.
 ABANDONED_S = 5.0
+# A statement whose text is not kept can be prepared nowhere else.
+LONG_STATEMENT = "long statement"
 LOOK_S = 0.5
 SWEEP_S = 10.0
 
@@ -301,6 +303,8 @@ class Control:
         name = flow.detail
         if not isinstance(name, bytes) or name not in client.statements or client.status == _FAILED:
             return False
+        if not client.statements[name].is_kept:
+            return False
         del client.statements[name]
         # Any simple Query drops it.
         client.unnamed = None
@@ -397,9 +401,18 @@ class Control:
                 client.detail.application_name = value
 
     def settle(self, client: Client, server: Server) -> None:
+        account = _account(client)
+        visitor = client.detail
+        assert isinstance(visitor, Visitor)
+        if client.unnamed is not None and not client.unnamed.is_kept:
+            # Any question would drop it: what else is left is asked when it is gone.
+            self._pin(account, client, visitor, tuple(dict.fromkeys((*visitor.pins, LONG_STATEMENT))))
+            return
         names = client.names or set()
-        login = _account(client).settings.login.user
-        query = state_query(login, sorted(names - {ANY_PARAMETER}), is_spelled=bool(client.spelled))
+        is_named = bool(client.spelled) or any(
+            not statement.is_kept for statement in client.statements.values()
+        )
+        query = state_query(account.settings.login.user, sorted(names - {ANY_PARAMETER}), is_spelled=is_named)
         server.order(query, _Settlement(self, client))
         server.flush()
 
@@ -412,13 +425,26 @@ class Control:
         account = _account(client)
         visitor = client.detail
         assert isinstance(visitor, Visitor)
+        if client.flags & marks.UNCLEAN:
+            server.is_unclean = True
+            if client.names:
+                client.names.discard(ANY_PARAMETER)
+        if client.flags & marks.LOADS:
+            server.is_retired = True
+        client.flags = 0
         if error is not None:
             self._pin(account, client, visitor, ("state unknown",))
             return
         state = read_state(rows)
-        for name in client.spelled:
-            if name not in state.prepared:
-                client.statements.pop(name, None)
+        pins = state.pins
+        for name, statement in list(client.statements.items()):
+            if statement.is_kept:
+                if name in client.spelled and name not in state.prepared:
+                    del client.statements[name]
+            elif statement.server_name not in state.prepared:
+                del client.statements[name]
+            elif LONG_STATEMENT not in pins:
+                pins = (*pins, LONG_STATEMENT)
         client.spelled.clear()
         now = self.catalogue.of(state.values)
         # What was reset is what the client started with, which a server can not know.
@@ -427,8 +453,7 @@ class Control:
         client.parameters = self.catalogue.of({**startup.values, **state.values})
         client.shuns_replicas = shuns_replicas(client.parameters)
         server.parameters = now
-        pins = state.pins
-        if client.names and ANY_PARAMETER in client.names and not client.flags & marks.UNCLEAN:
+        if client.names and ANY_PARAMETER in client.names:
             pins = (*pins, "parameters")
         if pins:
             if server.parameters is not client.parameters:
@@ -437,12 +462,6 @@ class Control:
             self._pin(account, client, visitor, pins)
             return
         visitor.pins = ()
-        if client.names:
-            client.names.discard(ANY_PARAMETER)
-        if client.flags & marks.UNCLEAN:
-            server.is_unclean = True
-        if client.flags & marks.LOADS:
-            server.is_retired = True
         server.release()
 
     def _pin(self, account: Account, client: Client, visitor: Visitor, reasons: tuple[str, ...]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from pgcat_cluster.telemetry.snapshot import NodeSnapshot, Totals, sum_totals
+from pgcat_cluster.telemetry.snapshot import COUNTED, NodeSnapshot, Totals, sum_totals
 
 PGBOUNCER_PERIOD_S = 60
 PGCAT_PERIOD_S = 15
@@ -34,19 +34,7 @@ class Averages(msgspec.Struct, frozen=True, kw_only=True):
 
 
 NOTHING = Averages()
-RATES = (
-    "xact_count",
-    "query_count",
-    "server_assignment_count",
-    "client_bytes_received",
-    "client_bytes_sent",
-    "server_bytes_received",
-    "server_bytes_sent",
-    "client_parse_count",
-    "server_parse_count",
-    "bind_count",
-    "error_count",
-)
+RATES = (*(name for name in COUNTED if not name.endswith("_us")), "error_count")
 
 
 def average(before: Totals, after: Totals, elapsed_s: float) -> Averages:

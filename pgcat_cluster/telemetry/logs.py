@@ -11,7 +11,6 @@ import json
 import logging
 import queue
 import re
-import sys
 import textwrap
 import threading
 from collections.abc import Hashable
@@ -145,9 +144,8 @@ def _word(value: object) -> str:
     return text if _PLAIN.fullmatch(text) else json.dumps(text, ensure_ascii=not text.isprintable())
 
 
-def configure_logs(*, form: Format, level: Level, stream: TextIO | None = None) -> LineWriter:
-    """Sends all log lines of the process to `stream` (or standard error); close the writer last of all."""
-    writer = LineWriter(sys.stderr if stream is None else stream)
+def configure_logs(writer: LineWriter, *, form: Format, level: Level) -> None:
+    """Sends all log lines of the process to `writer`; asked again, lines that follow have the new form."""
     severity = logging.getLevelNamesMapping()[level.upper()]
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -161,7 +159,8 @@ def configure_logs(*, form: Format, level: Level, stream: TextIO | None = None) 
         processors=[*shared, render],
         wrapper_class=structlog.make_filtering_bound_logger(severity),
         logger_factory=lambda *args: writer,
-        cache_logger_on_first_use=True,
+        # A logger that exists already goes by a later configuration too.
+        cache_logger_on_first_use=False,
     )
     library = _Library(writer)
     library.setFormatter(
@@ -174,7 +173,6 @@ def configure_logs(*, form: Format, level: Level, stream: TextIO | None = None) 
     root.handlers[:] = [library]
     # Libraries are talkative below warnings, and their lines are not ours to word.
     root.setLevel(max(severity, logging.WARNING))
-    return writer
 
 
 def get_logger(**bound: object) -> FilteringBoundLogger:

@@ -50,11 +50,6 @@ def _listens_somewhere_once(node: settings.Node) -> Broken:
             yield ("listen", f"[{index}]"), f'"{address}" is named twice'
 
 
-def _statement_fits_its_frame(node: settings.Node) -> Broken:
-    if node.statement_bytes_max > node.frame_bytes_max:
-        yield ("statement_bytes_max",), "is more than frame_bytes_max; a statement arrives in one frame"
-
-
 def _probe_timeouts_are_in_order(health: settings.Health) -> Broken:
     if health.timeout_min_s > health.timeout_max_s:
         yield ("timeout_min",), "is more than timeout_max"
@@ -185,7 +180,7 @@ RULES: Mapping[type[Document], tuple[Callable[[Any], Broken], ...]] = {
         _demanded_certificates_have_an_authority,
     ),
     ServerTls: (_certificate_has_its_key, _verified_servers_have_an_authority),
-    settings.Node: (_listens_somewhere_once, _statement_fits_its_frame),
+    settings.Node: (_listens_somewhere_once,),
     settings.Health: (_probe_timeouts_are_in_order,),
     settings.Activation: (_no_canaries_yet,),
     settings.Fleet: (_long_leases_are_longer,),

@@ -1,6 +1,7 @@
 """The schema of each kind of document as JSON Schema, made from the types in `settings`."""
 
 from collections.abc import Mapping
+from inspect import cleandoc
 from typing import Any
 
 from msgspec import Struct, inspect
@@ -71,7 +72,7 @@ def _schema(kind: inspect.Type, extra: Mapping[str, Any] | None = None) -> dict[
 
 def _object(kind: inspect.StructType) -> dict[str, Any]:
     return {
-        **_unless_none(description=kind.cls.__doc__),
+        **_unless_none(description=kind.cls.__doc__ and cleandoc(kind.cls.__doc__)),
         "type": "object",
         "properties": {
             field.encode_name: _schema(field.type) | _unless_none(default=default_of(field))

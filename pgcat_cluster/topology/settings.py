@@ -50,7 +50,7 @@ Duration = Annotated[float, Meta(ge=0, le=_YEAR_S), _text(DURATION)]  # "0" is o
 Span = Annotated[float, Meta(ge=0.001, le=_YEAR_S), _text(DURATION)]  # never off
 LeaseSpan = Annotated[float, Meta(ge=5, le=30), _text(DURATION)]
 Size = Annotated[int, Meta(ge=0), _text(SIZE)]
-FrameSize = Annotated[int, Meta(ge=1 << 10, le=_GIBIBYTE), _text(SIZE)]  # PostgreSQL's own limit is 1 GiB
+StatementSize = Annotated[int, Meta(ge=1 << 10, le=_GIBIBYTE), _text(SIZE)]  # PostgreSQL's own limit is 1 GiB
 ListenAddress = Annotated[str, _text(ADDRESS)]
 OptionalAddress = Annotated[str, _text(ADDRESS_OR_OFF)]
 Reference = Annotated[str, _text(REFERENCE)]
@@ -161,8 +161,7 @@ class Node(Document, frozen=True, kw_only=True):
     login_timeout_s: Span = 15.0
     shutdown_timeout_s: Duration = 60.0
     secrets_dir: Text = "."
-    statement_bytes_max: FrameSize = 1 << 20
-    frame_bytes_max: FrameSize = 64 << 20
+    statement_bytes_max: StatementSize = 1 << 20
     log: Log = Log()
     admin_users: list[UserName] = []
     stats_users: list[UserName] = []
@@ -195,7 +194,7 @@ class Activation(Document, frozen=True, kw_only=True):
 
 
 class Health(Document, frozen=True, kw_only=True):
-    """When a server counts as ill; at a share of `self_suspect` ill ones a node doubts itself."""
+    """When a server counts as ill. `self_suspect` is kept for the fleet and has no effect yet."""
 
     interval_s: Span = 1.0
     fall: Positive = 2
@@ -214,7 +213,7 @@ class Bans(Document, frozen=True, kw_only=True):
 
 
 class Fleet(Document, frozen=True, kw_only=True):
-    """What all nodes share. Only `health` matters to a node that runs alone."""
+    """What all nodes share. Only `health` has an effect on a node that runs alone."""
 
     v: Literal[1] = 1
     ttl_s: LeaseSpan = 6.0
@@ -233,7 +232,10 @@ class Fleet(Document, frozen=True, kw_only=True):
 
 
 class Server(Document, frozen=True, kw_only=True):
-    """One PostgreSQL at one address. `weight` is its part of balanced reads; 0 takes none."""
+    """One PostgreSQL at one address. `weight` is its part of balanced reads; 0 takes none.
+
+    `zone`, `tags` and `budget` are kept for the fleet and have no effect yet.
+    """
 
     host: Host
     port: Port = 5432
@@ -288,7 +290,10 @@ class ServerTls(Document, frozen=True, kw_only=True):
 
 
 class Cluster(Document, frozen=True, kw_only=True):
-    """One primary and its replicas. `min_healthy` unset: half of the servers, rounded up."""
+    """One primary and its replicas.
+
+    `min_healthy` (unset: half of the servers, rounded up) and `admin` are kept for the fleet and have no effect yet.
+    """
 
     v: Literal[1] = 1
     servers: Annotated[dict[Name, Server], Meta(min_length=1)]

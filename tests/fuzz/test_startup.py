@@ -36,7 +36,7 @@ def outcome(packet):
         return error
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(packets | st.binary(max_size=40))
 def test_any_first_packet_is_read_or_refused(packet):
     found = outcome(packet)
@@ -49,7 +49,7 @@ def test_any_first_packet_is_read_or_refused(packet):
             assert 0 < len(name.encode("utf-8", "surrogateescape")) <= 63
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.binary(max_size=60) | st.text("-c=\\ ab\t", max_size=60).map(str.encode))
 def test_any_options_are_read_or_refused(text):
     packet = m.startup({"user": "u"})[4:-1] + b"options\0" + text.replace(b"\0", b"") + b"\0\0"
@@ -108,7 +108,7 @@ def play(login, answers):
         return error
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(user=st.sampled_from(["s", "m", "x"]), binding=st.sampled_from([None, b"h"]), answers=frames,
        opens=st.booleans())  # fmt: skip
 def test_no_client_gets_in_by_chance(user, binding, answers, opens):
@@ -118,7 +118,7 @@ def test_no_client_gets_in_by_chance(user, binding, answers, opens):
     assert result is None or (isinstance(result, Fault) and result.sqlstate in ("08P01", "28P01"))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(answers=frames, opens=st.booleans(), binding=st.sampled_from([None, b"h"]))
 def test_no_server_breaks_us(answers, opens, binding):
     login = server_login("u", "d", "pw", {}, random_bytes=bytes, channel_binding=binding)

@@ -5,20 +5,16 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import urllib.error
-import urllib.request
-from collections.abc import Callable
 
 import psycopg
 import pytest
 
 from pgcat_cluster.admin.console import TABLES
 from pgcat_cluster.demo.node import CONFIG, Node
-from pgcat_cluster.demo.processes import wait_until
+from tests.support.nodes import WITHIN_S, eventually, get
 from tests.support.stack import NodeMaker
 
 DIALECTS = ("pgbouncer", "pgcat")
-WITHIN_S = 10.0
 ONE_LINK = CONFIG.replace("size = 20", "size = 1")
 
 Connection = psycopg.Connection[tuple[object, ...]]
@@ -47,18 +43,6 @@ def pid(connection: Connection) -> object:
     row = connection.execute("select pg_backend_pid() from (select txid_current()) t").fetchone()
     assert row is not None
     return row[0]
-
-
-def eventually(condition: Callable[[], bool], what: str) -> None:
-    wait_until(condition, within_s=WITHIN_S, what=what)
-
-
-def get(node: Node, path: str) -> tuple[int, str]:
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{node.http_port}{path}", timeout=WITHIN_S) as answer:
-            return answer.status, answer.read().decode()
-    except urllib.error.HTTPError as error:
-        return error.code, error.read().decode()
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +81,7 @@ def test_psql_reads_the_tables(used: Node, dialect: str) -> None:
         input=script,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=WITHIN_S,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -316,7 +300,8 @@ def test_shutdown_waits_for_transactions(start_node: NodeMaker) -> None:
 
 def test_live_ready_metrics_and_status(used: Node) -> None:
     assert get(used, "/live") == (200, '{"live": true}')
-    assert get(used, "/ready") == (200, '{"ready": true, "reasons": []}')
+    ready = (200, '{"ready": true, "reasons": []}')
+    eventually(lambda: get(used, "/ready") == ready, "it is ready")
     status, text = get(used, "/metrics")
     assert status == 200
     lines = set(text.splitlines())

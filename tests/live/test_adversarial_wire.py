@@ -21,8 +21,11 @@ import pytest
 
 from pgcat_cluster.demo.processes import wait_until
 from pgcat_cluster.demo.stack import Stack
+from tests.support import fronts
 from tests.support.fronts import Front
+from tests.support.machine import kept_waiting_s
 from tests.support.player import (
+    FLUSH,
     GSS_REQUEST,
     SSL_REQUEST,
     SYNC,
@@ -43,8 +46,8 @@ from tests.support.player import (
     zero_ended,
 )
 
-CLOSE_LIMIT_S = 3.0  # "within a second", on a machine that does other things too
-BYSTANDER_GAP_MAX_S = 5.0
+CLOSE_LIMIT_S = 10.0  # soon: before the limit of a login (15 s) would end it
+BYSTANDER_WAIT_MAX_S = 0.5
 MEMORY_GROWTH_MAX_KB = 20_000
 FRONTEND_TYPES = b"QPBDECSHXFdcf"
 HUGE = (2**31 - 1, 2**31, 2**32 - 1)
@@ -54,22 +57,30 @@ HUGE = (2**31 - 1, 2**31, 2**32 - 1)
 
 
 class Bystander(threading.Thread):
-    """Runs SELECT 1 every ten milliseconds and keeps the longest gap between two answers."""
+    """Runs SELECT 1 every ten milliseconds and keeps the longest wait for an answer.
 
-    def __init__(self, address: Address) -> None:
+    What the machine kept from those who take part in it (us, the node, our server) does not count: a node that
+    computes or sleeps for too long is to blame, one that gets no processor is not.
+    """
+
+    def __init__(self, front: Front) -> None:
         super().__init__(daemon=True)
-        self.connection = psycopg.connect(**address.keywords(), autocommit=True)
-        self.longest_gap_s = 0.0
+        self.connection = psycopg.connect(**front.database("session").keywords(), autocommit=True)
+        row = self.connection.execute("select pg_backend_pid()").fetchone()
+        assert row is not None
+        self.longest_wait_s = 0.0
         self.failure: BaseException | None = None
+        self._others = [row[0], *([front.pid] if front.process else [])]
         self._stop_asked = threading.Event()
 
     def run(self) -> None:
-        last_s = time.monotonic()
         try:
             while not self._stop_asked.wait(0.01):
+                kept_s, began_s = kept_waiting_s("thread-self", *self._others), time.monotonic()
                 assert self.connection.execute("select 1").fetchone() == (1,)
-                now_s = time.monotonic()
-                self.longest_gap_s, last_s = max(self.longest_gap_s, now_s - last_s), now_s
+                took_s = time.monotonic() - began_s
+                kept_s = kept_waiting_s("thread-self", *self._others) - kept_s
+                self.longest_wait_s = max(self.longest_wait_s, took_s - kept_s)
         except BaseException as failure:
             self.failure = failure
 
@@ -82,7 +93,7 @@ class Bystander(threading.Thread):
 @pytest.fixture(autouse=True)
 def bystander(wire_front: Front) -> Iterator[Bystander]:
     """In every test: the process lives, others are served, no descriptor is lost."""
-    watcher = Bystander(wire_front.database("session"))
+    watcher = Bystander(wire_front)
     before = descriptors(wire_front)
     watcher.start()
     yield watcher
@@ -91,12 +102,12 @@ def bystander(wire_front: Front) -> Iterator[Bystander]:
         # Server links may have been opened meanwhile; clients must all be gone.
         wait_until(
             lambda: descriptors(wire_front) <= before + 8,
-            within_s=10,
+            within_s=60,
             what="descriptors return to the level before",
         )
     watcher.finish()
     assert watcher.failure is None
-    assert watcher.longest_gap_s < BYSTANDER_GAP_MAX_S
+    assert watcher.longest_wait_s < BYSTANDER_WAIT_MAX_S
 
 
 def descriptors(front: Front) -> int:
@@ -195,36 +206,78 @@ def test_unknown_message_type(address: Address, letter: bytes) -> None:
 # --- 2. bytes promised, never sent
 
 
+@pytest.fixture(scope="module")
+def impatient(wire_stack: Stack, wire_front: Front) -> Iterator[Front]:
+    """A node that waits for a login only so long."""
+    needs_node(wire_front)
+    front = fronts.start_node(wire_stack, node_settings='login_timeout = "2s"')
+    yield front
+    front.stop()
+
+
 @pytest.mark.parametrize(
     "sent", [b"", b"\0", struct.pack("!I", 300), struct.pack("!I", 300) + b"\0\3\0\0user\0"]
 )
-def test_half_a_startup_packet_is_closed_by_the_login_timeout(
-    address: Address, wire_front: Front, sent: bytes
-) -> None:
-    needs_node(wire_front)
-    with raw(address, sent) as line:
-        outcome(line, limit_s=6)
+def test_half_a_startup_packet_is_closed_by_the_login_timeout(impatient: Front, sent: bytes) -> None:
+    with raw(impatient.address, sent) as line:
+        outcome(line, limit_s=60)
 
 
-def test_half_a_scram_exchange_is_closed_by_the_login_timeout(address: Address, wire_front: Front) -> None:
-    needs_node(wire_front)
-    with raw(address, startup(names(address))) as line:
+def test_half_a_scram_exchange_is_closed_by_the_login_timeout(impatient: Front) -> None:
+    with raw(impatient.address, startup(names(impatient.address))) as line:
         line.read_until(b"R", 1)
         first = Scram("x").first()
         line.send([frame(b"p", zero_ended(b"SCRAM-SHA-256") + struct.pack("!I", len(first)) + first)])
-        outcome(line, limit_s=6)
+        outcome(line, limit_s=60)
 
 
-def test_many_half_startups_cost_little_memory(address: Address, wire_front: Front) -> None:
-    needs_node(wire_front)
-    before_kb = rss_kb(wire_front)
+def test_many_half_startups_cost_little_memory(impatient: Front) -> None:
+    before_kb = rss_kb(impatient)
+    half = struct.pack("!I", 9000) + b"\0\3\0\0"
     with contextlib.ExitStack() as closing:
-        lines = [
-            closing.enter_context(raw(address, struct.pack("!I", 9000) + b"\0\3\0\0")) for _ in range(300)
-        ]
-        assert (rss_kb(wire_front) - before_kb) / len(lines) < 64
+        lines = [closing.enter_context(raw(impatient.address, half)) for _ in range(300)]
+        assert (rss_kb(impatient) - before_kb) / len(lines) < 64
         for line in lines:
-            outcome(line, limit_s=10)
+            outcome(line, limit_s=60)
+
+
+@pytest.mark.parametrize("name", ["", "long"])
+def test_a_long_statement_passes_through(wire_front: Front, name: str) -> None:
+    """A server that is busy and does not read holds the client back; nothing piles up between them."""
+    address = wire_front.database("one")
+    before_kb = rss_kb(wire_front)
+    peak_kb = before_kb
+
+    def watched(data: bytes) -> Iterator[bytes]:
+        nonlocal peak_kb
+        for at in range(0, len(data), 1 << 20):
+            peak_kb = max(peak_kb, rss_kb(wire_front))
+            yield data[at : at + (1 << 20)]
+
+    with logged_in(address) as line:
+        busy = parse("", "select pg_sleep(0.5)") + bind("", "") + execute()
+        long = parse(name, f"select length('{'x' * 64_000_000}'), $1::int")
+        ready = line.counts[b"Z"]
+        line.send([busy])
+        line.send(watched(long + bind("", name, [b"7"]) + execute() + SYNC))
+        line.read_until(b"Z", ready + 1)
+        assert [message.body[6:] for message in line.frames if message.type == b"D"][1:] == [
+            b"64000000\0\0\0\1" + b"7"
+        ]
+    assert peak_kb - before_kb < MEMORY_GROWTH_MAX_KB
+
+
+def test_a_write_behind_a_read_that_was_answered(wire_front: Front) -> None:
+    """A batch stays on its replica once a Flush had part of it answered, and the replica refuses the write."""
+    needs_node(wire_front)
+    with logged_in(wire_front.database("split")) as line:
+        line.ask(parse("", "select 1") + bind("", "") + execute() + FLUSH, b"C")
+        write = parse("", "create table written_behind ()") + bind("", "") + execute() + SYNC
+        answer = line.ask(write)
+        assert [message.type for message in answer] == [b"1", b"2", b"E", b"Z"]
+        assert fields_of(answer[2].body)["C"] == "25006"
+        assert [message.type for message in line.ask(write)] == [b"1", b"2", b"C", b"Z"]
+        line.ask(query("drop table written_behind"))
 
 
 def test_a_gigabyte_announced_after_login(address: Address, wire_front: Front) -> None:
@@ -690,7 +743,7 @@ def test_session_objects_end_with_their_client(wire_front: Front, object_: str, 
             answer = second.ask(query(count))
             return [message.body[6:] for message in answer if message.type == b"D"] == [b"0"]
 
-        wait_until(is_gone, within_s=5, what=f"the {object_} is gone")
+        wait_until(is_gone, within_s=60, what=f"the {object_} is gone")
 
 
 # --- 20, 21. statements of others
@@ -745,7 +798,7 @@ def test_a_client_that_vanishes_leaves_nothing_committed(wire_front: Front, wire
             # Reset instead of an orderly end.
             line.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         with logged_in(address) as second:
-            answer = second.ask(query("select count(*) from play.leak"), limit_s=30.0)
+            answer = second.ask(query("select count(*) from play.leak"), limit_s=60.0)
             assert [message.body[6:] for message in answer if message.type == b"D"] == [b"0"]
 
 
@@ -791,7 +844,7 @@ def test_a_client_that_does_not_read(
         assert rss_kb(wire_front) - before_kb < MEMORY_GROWTH_MAX_KB
         while line.counts[b"Z"] < times:
             assert line._receive(), "silence"
-        sender.join(10)
+        sender.join(60)
         line.socket.setblocking(False)
         assert [got.type for got in line.frames] == types * times
 

@@ -77,7 +77,7 @@ def schema(pg_stack: Stack) -> Iterator[Stack]:
     caught_up = f"select pg_last_wal_replay_lsn() >= '{position}'"
     wait_until(
         lambda: pg_stack.replicas[0].query(caught_up) == [(True,)],
-        within_s=20.0,
+        within_s=60.0,
         what="the replica has the schema of the corpus",
     )
     yield pg_stack
@@ -305,7 +305,7 @@ STATEMENTS = st.one_of(
 )
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(statement=STATEMENTS)
 def test_what_a_read_only_transaction_refuses_never_reaches_a_replica(
     primary: Server, replica: Server, statement: str

@@ -19,7 +19,7 @@ from pgcat_cluster.demo.binaries import find_binaries
 from pgcat_cluster.demo.processes import wait_until
 
 COMMAND = [sys.executable, "-m", "pgcat_cluster", "demo"]
-PATIENCE_S = 60
+PATIENCE_S = 120
 
 
 def run_demo(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -101,8 +101,8 @@ def test_everything_answers_and_nothing_is_left_behind(folder: Path, number: sig
     finally:
         demo.end(number)
     pids = demo.pids()
-    wait_until(lambda: not any(map(is_alive, pids)), within_s=20.0, what="all processes have ended")
-    wait_until(lambda: not list(folder.iterdir()), within_s=20.0, what="the folder is gone")
+    wait_until(lambda: not any(map(is_alive, pids)), within_s=PATIENCE_S, what="all processes have ended")
+    wait_until(lambda: not list(folder.iterdir()), within_s=PATIENCE_S, what="the folder is gone")
 
 
 @pytest.mark.once
@@ -165,7 +165,9 @@ def test_stopped_half_way_it_leaves_nothing(folder: Path) -> None:
         text=True,
         env={**os.environ, "TMPDIR": str(folder)},
     )
-    wait_until(lambda: bool(list(folder.glob("*/p1/PG_VERSION"))), within_s=30.0, what="initdb has begun")
+    wait_until(
+        lambda: bool(list(folder.glob("*/p1/PG_VERSION"))), within_s=PATIENCE_S, what="initdb has begun"
+    )
     process.terminate()
     _, said = process.communicate(timeout=PATIENCE_S)
     assert said.splitlines()[-1] == "stopped; nothing is left running"

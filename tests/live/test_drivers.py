@@ -69,6 +69,28 @@ def test_psycopg_prepares_at_once(address: Address) -> None:
         assert connection.execute("select id, owner from account where id = 1").fetchone() == (1, "owner 1")
 
 
+def test_psycopg_long_statements(address: Address) -> None:
+    """Longer than what the node holds: unnamed, prepared, in and out of transactions, forgotten by the driver."""
+    filler = "x" * 2_000_000
+    with psycopg.connect(**address.keywords(), autocommit=True) as connection:
+        write = f"update account set balance = balance + %s where id = %s and owner <> '{filler}'"
+        for prepare in (False, True, True):
+            assert connection.execute(write, (1, 1), prepare=prepare).rowcount == 1
+        read = f"select balance, length('{filler}') from account where id = %s"
+        with connection.transaction():
+            for number in (1, 2):
+                row = connection.execute(read, (number,), prepare=True).fetchone()
+                assert row == ({1: 103, 2: 100}[number], 2_000_000)
+        with pytest.raises(psycopg.errors.UndefinedColumn):
+            connection.execute(read.replace("balance", "nothing"), (1,))
+        connection.prepared_max = 1
+        # The driver deallocates what it prepared before.
+        assert connection.execute("select balance from account where id = 1", prepare=True).fetchone() == (
+            103,
+        )
+        assert connection.execute(read, (3,), prepare=True).fetchone() == (100, 2_000_000)
+
+
 def test_psycopg_binary(address: Address) -> None:
     with psycopg.connect(**address.keywords()) as connection:
         cursor = connection.cursor(binary=True)
@@ -85,12 +107,18 @@ def test_psycopg_pipeline(address: Address) -> None:
             cursors = [connection.execute("select %s::int * 2", (number,)) for number in range(50)]
             pipeline.sync()
             assert [cursor.fetchone() for cursor in cursors] == [(number * 2,) for number in range(50)]
-            # A server sends an error at once, so it may meet any call behind the one that failed.
-            with pytest.raises(psycopg.errors.DivisionByZero):
+
+        def batch() -> None:
+            with connection.pipeline() as pipeline:
                 connection.execute("update account set balance = 7 where id = 1")
                 connection.execute("select 1/0")
                 connection.execute("update account set balance = 8 where id = 1")
                 pipeline.sync()
+
+        # A server sends an error at once, so it may meet any call behind the one that failed; what is left
+        # of the batch then ends with the pipeline.
+        with pytest.raises(psycopg.errors.DivisionByZero):
+            batch()
         # The batch was one implicit transaction.
         assert connection.execute("select balance from account where id = 1").fetchone() == (100,)
 
@@ -163,7 +191,7 @@ def test_psycopg_cancels_its_own_query(address: Address) -> None:
         while watcher.execute(sleeping).fetchone() == (0,):
             assert thread.is_alive()
         connection.cancel()
-        thread.join(10)
+        thread.join(60)
         assert failed == [psycopg.errors.QueryCanceled]
         assert connection.execute("select 1").fetchone() == (1,)
 
@@ -229,6 +257,24 @@ async def test_asyncpg_prepared(asyncpg_link: asyncpg.Connection) -> None:
     assert await asyncpg_link.fetchval("select count(*) from account where owner = 'many'") == 40
 
 
+async def test_asyncpg_long_statements(asyncpg_link: asyncpg.Connection) -> None:
+    """Longer than what the node holds: the driver leaves them unnamed unless they are prepared."""
+    filler = "x" * 2_000_000
+    read = f"select owner, length('{filler}') from account where id = $1"
+    for number in (1, 5):
+        assert tuple(await asyncpg_link.fetchrow(read, number)) == (f"owner {number}", 2_000_000)
+    statement = await asyncpg_link.prepare(read)
+    assert await asyncpg_link.fetchval("select balance from account where id = $1", 7) == 100
+    for number in (5, 10):
+        assert tuple(await statement.fetchrow(number)) == (f"owner {number}", 2_000_000)
+    write = f"insert into account values ($1, '{filler}', $2)"
+    await asyncpg_link.executemany(write, [(n, n) for n in range(50, 60)])
+    assert await asyncpg_link.fetchval("select sum(balance) from account where id >= 50") == 545
+    with pytest.raises(asyncpg.UniqueViolationError):
+        await asyncpg_link.execute(write, 50, 50)
+    assert tuple(await statement.fetchrow(1)) == ("owner 1", 2_000_000)
+
+
 async def test_asyncpg_transactions(asyncpg_link: asyncpg.Connection) -> None:
     async with asyncpg_link.transaction():
         await asyncpg_link.execute("update account set balance = 1 where id = 1")
@@ -287,7 +333,7 @@ async def test_asyncpg_listens(address: Address) -> None:
         "driver_channel", lambda _link, _pid, _channel, payload: heard.put_nowait(payload)
     )
     await other.execute("select pg_notify('driver_channel', 'hello')")
-    assert await asyncio.wait_for(heard.get(), 5) == "hello"
+    assert await asyncio.wait_for(heard.get(), 60) == "hello"
     await link.close()
     await other.close()
 

@@ -15,6 +15,7 @@ import pytest
 from pgcat_cluster.demo.node import Node
 from pgcat_cluster.demo.postgres import Postgres
 from pgcat_cluster.demo.stack import Stack
+from tests.support.machine import kept_waiting_s
 from tests.support.nodes import (
     answer,
     backend,
@@ -30,10 +31,14 @@ from tests.support.stack import NodeMaker, StackMaker
 
 OBSERVE = 'leadership = { source = "observe" }'
 STATIC = 'leadership = { source = "static", primary = "p1" }'
-# What the issue allows, and what a machine that does other things too adds to it.
+# So soon a node that gets its processor time avoids a server that refuses, and one that hangs.
 AVOIDED_DEAD_S = 1.0
 AVOIDED_HANGING_S = 3.5
-SLACK_S = 1.5
+# A node that was kept from running for so long at once trusts itself again after so long.
+STALL_S = 0.5
+TILT_S = 3.5
+# A probe may take four times as long as its slowest ones; two of them must fail.
+TIMEOUTS = 2 * 4
 
 
 class Readers:
@@ -84,20 +89,39 @@ def instant(line: str) -> float:
     return datetime.fromisoformat(line.split()[0].replace("Z", "+00:00")).timestamp()
 
 
-def avoided_after(node: Node, server: str, since: float) -> float:
-    """How long after an instant the node said that it avoids the server, by its own log."""
-    found: list[str] = []
+class Limit:
+    """How soon a node must avoid a server, which grows by what the machine keeps from the node meanwhile."""
 
-    def is_said() -> bool:
-        found[:] = [
-            line
-            for line in lines(node, "server.avoided")
-            if f"server=main/{server} " in line and instant(line) >= since
-        ]
-        return bool(found)
+    def __init__(self, node: Node, limit_s: float) -> None:
+        self._node, self._limit_s = node, limit_s
+        self._began, self._kept_s = now(), kept_waiting_s(node.pid)
 
-    eventually(is_said, f"{server} is avoided")
-    return instant(found[0]) - since
+    def check(self, server: str) -> None:
+        """The node's own log says that it avoids the server, and when."""
+        found: list[str] = []
+
+        def is_said() -> bool:
+            found[:] = [
+                line
+                for line in lines(self._node, "server.avoided")
+                if f"server=main/{server} " in line and instant(line) >= self._began
+            ]
+            return bool(found)
+
+        eventually(is_said, f"{server} is avoided")
+        kept_s = kept_waiting_s(self._node.pid) - self._kept_s
+        allowed_s = self._limit_s + kept_s + (TILT_S if kept_s > STALL_S else 0.0)
+        assert instant(found[0]) - self._began < allowed_s
+
+
+def slowest_probe_s(server: Postgres) -> float:
+    """How long a login and a look at the server take here and now."""
+    took_s = []
+    for _ in range(5):
+        began_s = time.monotonic()
+        server.query("select pg_is_in_recovery()", "pgcat_probe", "postgres")
+        took_s.append(time.monotonic() - began_s)
+    return max(took_s)
 
 
 def is_restored(node: Node, server: str) -> bool:
@@ -118,9 +142,9 @@ def test_a_replica_dies_under_a_read_load_and_no_client_notices(make_stack: Stac
     dead, other = stack.replicas
     with Readers(node) as readers:
         eventually(lambda: readers.since(0) == {dead.port, other.port}, "both replicas are read")
-        killed = now()
+        limit = Limit(node, AVOIDED_DEAD_S)
         dead.kill()
-        assert avoided_after(node, dead.name, killed) < AVOIDED_DEAD_S + SLACK_S
+        limit.check(dead.name)
         after_s = time.monotonic()
         eventually(lambda: len([1 for at_s, _ in readers.answers if at_s > after_s]) > 50, "reads go on")
         assert readers.since(after_s) == {other.port}
@@ -135,9 +159,9 @@ def test_a_replica_hangs_and_comes_back(make_stack: StackMaker) -> None:
     frozen, other = stack.replicas
     with connect(node) as client:
         eventually(lambda: {port(client) for _ in range(20)} == {frozen.port, other.port}, "both are read")
-        began = now()
+        limit = Limit(node, AVOIDED_HANGING_S + TIMEOUTS * slowest_probe_s(frozen))
         frozen.freeze()
-        assert avoided_after(node, frozen.name, began) < AVOIDED_HANGING_S + SLACK_S
+        limit.check(frozen.name)
         with connect(node) as fresh:
             assert {port(fresh) for _ in range(50)} == {other.port}
         frozen.resume()
@@ -205,10 +229,9 @@ def test_a_static_primary_is_lost(make_stack: StackMaker) -> None:
     with connect(node) as client:
         client.execute(write)
         stack.primary.kill()
-        began_s = time.monotonic()
         eventually(lambda: backend(node, "p1")["is_avoided"], "it is avoided")
         code, _, detail = refusal(lambda: client.execute(write))
-        assert time.monotonic() - began_s < 5
+        # Not after a wait for a server, which would be 53300.
         assert code in ("57P03", "08001")
         assert "Connection refused" in detail
         assert port(client) == stack.replicas[0].port

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import os
 import signal
 import socket
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -12,7 +16,9 @@ import pytest
 from pgcat_cluster.demo.node import Node
 from pgcat_cluster.demo.stack import Stack
 from tests.support.nodes import (
+    PATIENT_HEALTH,
     WITHIN_S,
+    address,
     answer,
     change,
     clients,
@@ -26,7 +32,7 @@ from tests.support.nodes import (
     refuses,
     status,
 )
-from tests.support.player import Address, Frame, Line, fields_of, log_in, query
+from tests.support.player import Frame, Line, fields_of, log_in, query
 from tests.support.stack import NodeMaker, StackMaker
 
 PID = "select pg_backend_pid()"
@@ -44,12 +50,9 @@ def refusal(act: Callable[[], object]) -> str | None:
 
 def test_sigterm_lets_transactions_finish(start_node: NodeMaker) -> None:
     node = start_node()
-    address = Address(
-        host=node.host, port=node.port, user="test", password=node.passwords["test"], database="test"
-    )
     with Line(node.host, node.port) as working, Line(node.host, node.port) as idle:
-        log_in(working, address)
-        log_in(idle, address)
+        log_in(working, address(node))
+        log_in(idle, address(node))
         working.ask(query("begin"))
         working.ask(query("select 1"))
         node.signal(signal.SIGTERM)
@@ -95,7 +98,7 @@ def test_a_second_sigterm_ends_at_once(start_node: NodeMaker) -> None:
         node.signal(signal.SIGTERM)
         eventually(lambda: bool(lines(node, "node.draining")), "it drains")
         node.signal(signal.SIGTERM)
-        assert node.wait(5.0) == 0
+        assert node.wait(WITHIN_S) == 0
         assert refusal(lambda: client.execute("select 1")) == "57P01"
 
 
@@ -104,7 +107,7 @@ def test_sigquit_ends_at_once(start_node: NodeMaker) -> None:
     with connect(node) as client:
         client.execute("begin")
         node.signal(signal.SIGQUIT)
-        assert node.wait(5.0) == 0
+        assert node.wait(WITHIN_S) == 0
         assert refuses(node)
         assert refusal(lambda: client.execute("select 1")) == "57P01"
 
@@ -139,7 +142,7 @@ def test_a_smaller_pool_closes_links_when_they_are_free(start_node: NodeMaker) -
 def test_a_server_joins_and_leaves(start_node: NodeMaker, pg_stack: Stack) -> None:
     last = pg_stack.replicas[-1]
     entry = f'{last.name} = {{ host = "{last.host}", port = {last.port} }}'
-    node = start_node()
+    node = start_node(config=config(tables=PATIENT_HEALTH))
     with connect(node) as client:
 
         def ports() -> set[int]:
@@ -161,19 +164,27 @@ def test_a_pool_that_is_removed(start_node: NodeMaker) -> None:
     node = start_node(config=config(tables=other))
     with (
         connect(node) as bystander,
-        connect(node, "other") as working,
+        Line(node.host, node.port) as working,
         connect(node, "other") as waiting,
     ):
         before = one(bystander, "select txid_current() > 0")
-        working.execute("begin")
-        held = one(working, PID)
+        log_in(working, address(node, "other"))
+        working.ask(query("begin"))
+        held = working.ask(query(PID))
         waiting.pgconn.send_query(b"select 1")
         eventually(lambda: clients(node, "other")["waiting"] == 1, "it waits")
         change(node, other, "")
         assert answer(waiting) == (b"", "3D000")
-        assert one(working, PID) == held
-        working.execute("commit")
-        assert refusal(lambda: working.execute("select 1")) == "3D000"
+        assert working.ask(query(PID)) == held
+        working.frames.clear()
+        # libpq takes an error right behind ReadyForQuery for a notice, so nothing of it is used here.
+        working.send([query("commit")])
+        working.read_to_close()
+        assert [_told(message) for message in working.frames] == [
+            "CommandComplete",
+            "ReadyForQuery",
+            "FATAL 3D000",
+        ]
         with pytest.raises(psycopg.OperationalError, match='database "other" does not exist'):
             connect(node, "other")
         assert one(bystander, "select txid_current() > 0") == before
@@ -214,6 +225,44 @@ def test_an_invalid_file_changes_nothing(start_node: NodeMaker) -> None:
         assert one(client, PID) == before
 
 
+def test_settings_of_the_process_change_too(start_node: NodeMaker) -> None:
+    node = start_node(config=config(ONE_LINK, node='[node.log]\nformat = "text"\nlevel = "warning"'))
+    with connect(node):
+        assert lines(node, "node.ready") == []
+        change(node, 'format = "text"\nlevel = "warning"', 'format = "json"\nlevel = "info"')
+        (line,) = lines(node, "config.applied")
+        assert json.loads(line)["changes"] == "node changed: log"
+
+
+@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="asks Linux for the timers of a connection")
+def test_keepalive_changes_for_who_comes_next(start_node: NodeMaker) -> None:
+    node = start_node(config=config(ONE_LINK, node='tcp = { keepalive_idle = "50s" }'))
+    with connect(node) as before:
+        assert 0 < keepalive_due_s(node, before) <= 50
+        change(node, '"50s"', '"5000s"')
+        with connect(node) as after:
+            assert 1000 < keepalive_due_s(node, after) <= 5000
+        assert 0 < keepalive_due_s(node, before) <= 50
+
+
+def keepalive_due_s(node: Node, client: psycopg.Connection[Any]) -> float:
+    """When the kernel will ask the client of this connection, for the node, whether it is still there."""
+    with socket.socket(fileno=os.dup(client.fileno())) as sock:
+        theirs = sock.getsockname()[1]
+    found: list[float] = []
+
+    def is_resting() -> bool:
+        # Its last bytes may not be acknowledged yet: then another timer runs.
+        for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+            _, ours, other, _, _, timer, *_ = line.split()
+            if (int(ours[-4:], 16), int(other[-4:], 16)) == (node.port, theirs) and timer.startswith("02:"):
+                found.append(int(timer[3:], 16) / os.sysconf("SC_CLK_TCK"))
+        return bool(found)
+
+    eventually(is_resting, "nothing is under way")
+    return found[-1]
+
+
 # -- the beginning
 
 
@@ -224,7 +273,11 @@ def test_it_starts_without_servers_and_serves_when_they_come(make_stack: StackMa
     stack.replicas[0].stop("immediate")
     stack.primary.stop("immediate")
     node.launch()
-    eventually(lambda: not refuses(node) and bool(lines(node, "server.avoided")), "it has looked around")
+    # Of this life: its HTTP endpoint comes last.
+    eventually(lambda: len(lines(node, "node.ready")) == 2, "it serves")
+    eventually(
+        lambda: all(server["is_avoided"] for server in status(node)["backends"]), "it has looked around"
+    )
     code, text = get(node, "/ready")
     assert code == 503
     assert "no primary is known in cluster main" in text

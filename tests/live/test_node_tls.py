@@ -13,6 +13,7 @@ import pytest
 import trustme
 
 from pgcat_cluster.demo.node import Node
+from pgcat_cluster.demo.postgres import Postgres
 from pgcat_cluster.demo.stack import Stack
 from tests.support.nodes import (
     Connection,
@@ -24,7 +25,6 @@ from tests.support.nodes import (
     eventually,
     get,
     lines,
-    links,
     one,
 )
 from tests.support.player import SSL_REQUEST, Line, fields_of, startup
@@ -201,6 +201,12 @@ def asking(files: Files, mode: str, ca: Path | None = None) -> str:
     return f'tls = {{ mode = "{mode}"' + (f', ca = "{ca}"' if ca else "") + " }"
 
 
+def sleeps(server: Postgres) -> bool:
+    """Whether a query sleeps there: only then can it be cancelled, for one that is on its way takes no notice."""
+    asleep = "select count(*) from pg_stat_activity where wait_event = 'PgSleep'"
+    return server.query(asleep) == [(1,)]
+
+
 @pytest.mark.parametrize("mode", ["prefer", "require", "verify-ca", "verify-full"])
 def test_links_probes_and_cancels_are_encrypted(secure: Stack, files: Files, mode: str) -> None:
     ca = files.authority if mode.startswith("verify") else None
@@ -211,13 +217,12 @@ def test_links_probes_and_cancels_are_encrypted(secure: Stack, files: Files, mod
             client, "select version from pg_stat_ssl where txid_current() > 0 and pid = pg_backend_pid()"
         )
         client.pgconn.send_query(b"select pg_sleep(60) from (select txid_current()) t")
-        eventually(lambda: links(node)["active"] == 1, "it runs")
+        eventually(lambda: sleeps(secure.primary), "it runs")
         client.cancel_safe()
         assert answer(client) == (b"", "57014")
-        probes = secure.primary.query(
-            "select ssl from pg_stat_activity join pg_stat_ssl using (pid) where usename = 'pgcat_probe'"
-        )
-        assert set(probes) == {(True,)}
+        probes = "select ssl from pg_stat_activity join pg_stat_ssl using (pid) where usename = 'pgcat_probe'"
+        eventually(lambda: secure.primary.query(probes) != [], "there is a probe")
+        assert set(secure.primary.query(probes)) <= {(True,)}
     node.stop()
 
 
@@ -260,7 +265,7 @@ def why_not(client: Connection) -> str:
 
 def test_an_authority_of_strangers_opens_nothing(secure: Stack, files: Files) -> None:
     node = secure.add_node(
-        config=config(cluster=asking(files, "verify-ca", files.authority), pool="checkout_timeout = '2s'")
+        config=config(cluster=asking(files, "verify-ca", files.authority), pool="checkout_timeout = '5s'")
     )
     with connect(node) as client:
         assert one(client, IS_ENCRYPTED) is True
@@ -283,11 +288,45 @@ def test_a_server_without_tls(start_node: NodeMaker) -> None:
         assert "TLS" in why_not(client)
 
 
-def test_prefer_does_not_go_on_plainly_after_a_failed_handshake(secure: Stack, files: Files) -> None:
-    """A server that speaks TLS and lets nobody in plainly: `disable` gets PostgreSQL's own refusal."""
+def test_plain_links_to_a_server_that_takes_none(secure: Stack, files: Files) -> None:
     node = secure.add_node(config=config(cluster=asking(files, "prefer")))
     with connect(node) as client:
         assert one(client, IS_ENCRYPTED) is True
         change(node, 'mode = "prefer"', 'mode = "disable"')
         assert "pg_hba.conf" in why_not(client)
+    node.stop()
+
+
+@pytest.fixture(scope="module")
+def outdated(authority: trustme.CA) -> Iterator[Stack]:
+    """A server that offers only versions of TLS that nobody takes any more."""
+    with Stack(replicas=0) as stack:
+        server = stack.primary
+        certificate = authority.issue_cert("127.0.0.1")
+        server.write("server.crt", certificate.cert_chain_pems[0].bytes())
+        server.write("server.key", certificate.private_key_pem.bytes())
+        versions = {"ssl_min_protocol_version": "TLSv1", "ssl_max_protocol_version": "TLSv1.1"}
+        server.configure({"ssl": "on", **{name: f"'{value}'" for name, value in versions.items()}})
+        server.reload()
+        eventually(lambda: server.query("show ssl") == [("on",)], "it speaks TLS")
+        yield stack
+
+
+def test_prefer_goes_on_plainly_after_a_failed_handshake(outdated: Stack, files: Files) -> None:
+    """Traffic, probes and cancels alike, as libpq does; `require` opens nothing."""
+    primary = outdated.primary
+    with psycopg.connect(primary.dsn("test", "test"), sslmode="prefer") as direct:
+        assert direct.pgconn.ssl_in_use == 0
+    with pytest.raises(psycopg.OperationalError, match="SSL"):
+        psycopg.connect(primary.dsn("test", "test"), sslmode="require")
+    node = outdated.add_node(config=config(cluster=asking(files, "prefer")))
+    with connect(node) as client:
+        assert one(client, IS_ENCRYPTED) is False
+        client.pgconn.send_query(b"select pg_sleep(60) from (select txid_current()) t")
+        eventually(lambda: sleeps(primary), "it runs")
+        client.cancel_safe()
+        assert answer(client) == (b"", "57014")
+        assert (get(node, "/ready")[0], backend(node, "p1")["opinion"]) == (200, "ok")
+        change(node, 'mode = "prefer"', 'mode = "require"')
+        assert "TLS failed" in why_not(client)
     node.stop()

@@ -10,7 +10,7 @@ import pytest
 
 from pgcat_cluster.demo.node import Node
 from pgcat_cluster.demo.stack import Stack
-from tests.support.nodes import config, connect, eventually, links, metric
+from tests.support.nodes import PATIENT_HEALTH, config, connect, eventually, links, metric
 
 REPETITIONS = 500
 WARM_UP = 4  # a shape enters the table at its second sighting, a statement each server at its first
@@ -62,7 +62,7 @@ def saturated(pg_stack: Stack) -> Iterator[Node]:
 
 
 def _node(stack: Stack, pool: str) -> Iterator[Node]:
-    node = stack.add_node(config=config(pool))
+    node = stack.add_node(config=config(pool, tables=PATIENT_HEALTH))
     with connect(node) as client:
         client.execute("create sequence if not exists visits")
     yield node

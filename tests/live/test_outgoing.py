@@ -29,6 +29,7 @@ from pgcat_cluster.net.outgoing import (
     send_cancel,
 )
 from pgcat_cluster.net.tls import OutgoingTls, TlsMode
+from tests.support.nodes import WITHIN_S
 from tests.support.stack import StackMaker
 
 PLAIN = OutgoingTls("disable")
@@ -40,7 +41,7 @@ async def opening(server: Postgres, tls: OutgoingTls = PLAIN, **changed: Any) ->
         "database": "test",
         "password": server.passwords["test"],
         "parameters": {"application_name": "net", "search_path": "pg_catalog"},
-        "timeout_s": 5.0,
+        "timeout_s": WITHIN_S,
         **changed,
     }
     address = arguments.pop("address", ServerAddress(host=server.host, port=server.port))
@@ -62,7 +63,9 @@ async def connected(
 
 async def test_a_plain_link(pg_stack: Stack) -> None:
     async with connected(pg_stack.primary) as (opened, connection):
-        rows = await connection.query("select pg_backend_pid(), current_setting('search_path'), null", 5.0)
+        rows = await connection.query(
+            "select pg_backend_pid(), current_setting('search_path'), null", WITHIN_S
+        )
         assert rows == [[str(opened.ready.pid), "pg_catalog", None]]
         assert opened.ready.parameters["application_name"] == "net"
         assert opened.leftover == b""
@@ -73,7 +76,7 @@ async def test_a_unix_socket(pg_stack: Stack) -> None:
     address = ServerAddress(host=str(pg_stack.folder), port=pg_stack.primary.port)
     async with connected(pg_stack.primary, OutgoingTls("require"), address=address) as (opened, connection):
         assert opened.tls is None
-        assert await connection.query("select inet_client_addr()", 5.0) == [[None]]
+        assert await connection.query("select inet_client_addr()", WITHIN_S) == [[None]]
 
 
 async def test_what_the_server_refuses(pg_stack: Stack) -> None:
@@ -86,17 +89,17 @@ async def test_what_the_server_refuses(pg_stack: Stack) -> None:
 async def test_a_cancel_request_reaches_the_query(pg_stack: Stack) -> None:
     server = pg_stack.primary
     async with connected(server) as (opened, connection):
-        asleep = asyncio.get_running_loop().create_task(connection.query("select pg_sleep(60)", 30.0))
+        asleep = asyncio.get_running_loop().create_task(connection.query("select pg_sleep(60)", WITHIN_S))
 
         def is_asleep() -> bool:
             wait = f"select wait_event from pg_stat_activity where pid = {opened.ready.pid}"
             return server.query(wait) == [("PgSleep",)]
 
-        await asyncio.to_thread(wait_until, is_asleep, within_s=10.0, what="the query sleeps")
+        await asyncio.to_thread(wait_until, is_asleep, within_s=WITHIN_S, what="the query sleeps")
         address = ServerAddress(host=server.host, port=server.port)
         pid, secret = opened.ready.pid, opened.ready.secret
         loop = asyncio.get_running_loop()
-        await send_cancel(address, tls=PLAIN, pid=pid, secret=secret, timeout_s=5.0, loop=loop)
+        await send_cancel(address, tls=PLAIN, pid=pid, secret=secret, timeout_s=WITHIN_S, loop=loop)
         with pytest.raises(LoginRefused) as caught:
             await asleep
         assert caught.value.sqlstate == "57014"
@@ -107,7 +110,7 @@ async def test_a_frozen_server_and_a_killed_one(make_stack: StackMaker) -> None:
     server.freeze()
     try:
         with pytest.raises(OpenTimeout) as hung:
-            await opening(server, timeout_s=0.3)
+            await opening(server, timeout_s=1.0)
     finally:
         server.resume()
     assert hung.value.evidence is EvidenceClass.SOFT
@@ -150,7 +153,9 @@ def protected(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Protected]:
         (server.data / "pg_ident.conf").write_text("names test certified\n")
         server.query("create role certified login")
         server.reload()
-        wait_until(lambda: server.query("show ssl") == [("on",)], within_s=10.0, what="the server speaks TLS")
+        wait_until(
+            lambda: server.query("show ssl") == [("on",)], within_s=WITHIN_S, what="the server speaks TLS"
+        )
         yield Protected(server, authority, *files)
 
 
@@ -162,9 +167,9 @@ async def test_every_mode_with_the_right_authority(protected: Protected, mode: T
     server = protected.server
     address = ServerAddress(host="localhost", port=server.port)
     async with connected(server, OutgoingTls(mode, ca=protected.ca), address=address) as (_, connection):
-        assert await connection.query(WHO, 5.0) == [["t", "TLSv1.3"]]
+        assert await connection.query(WHO, WITHIN_S) == [["t", "TLSv1.3"]]
         # More than one TLS record, and more than one read.
-        assert await connection.query("select repeat('x', 300000)", 5.0) == [["x" * 300000]]
+        assert await connection.query("select repeat('x', 300000)", WITHIN_S) == [["x" * 300000]]
 
 
 async def test_the_wrong_authority_and_the_wrong_name(protected: Protected, tmp_path: Path) -> None:
@@ -189,7 +194,7 @@ async def test_a_client_certificate(protected: Protected) -> None:
     with_it = OutgoingTls("require", cert=protected.client_cert, key=protected.client_key)
     who = {"user": "certified", "password": None}
     async with connected(protected.server, with_it, **who) as (_, connection):
-        assert await connection.query("select current_user", 5.0) == [["certified"]]
+        assert await connection.query("select current_user", WITHIN_S) == [["certified"]]
     with pytest.raises(OpenFailed, match="requires a valid client certificate"):
         await opening(protected.server, OutgoingTls("require"), **who)
 
@@ -204,6 +209,6 @@ async def test_a_cancel_request_over_tls(protected: Protected) -> None:
             tls=tls,
             pid=opened.ready.pid,
             secret=opened.ready.secret,
-            timeout_s=5.0,
+            timeout_s=WITHIN_S,
             loop=asyncio.get_running_loop(),
         )

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.once
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
-PATIENCE_S = 60
+PATIENCE_S = 120
 _PROMPT = re.compile(r"\w+=[*!]?> ")
 
 

@@ -52,11 +52,11 @@ def test_a_standby_follows_another_primary(make_stack: StackMaker) -> None:
     stack.primary.stop("immediate")
     first.promote()
     second.follow(first)
-    wait_until(second.is_streaming, within_s=20.0, what="r2 streams from r1")
+    wait_until(second.is_streaming, within_s=60.0, what="r2 streams from r1")
     first.query("create table moved as select 1 as n")
     wait_until(
         lambda: second.query("select to_regclass('moved') is not null") == [(True,)],
-        within_s=10.0,
+        within_s=60.0,
         what="r2 has it",
     )
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pgcat_cluster.wire import messages as m
 
 INT4, TEXT = 23, 25
+BAD_DATA = b"bad\n"
 _IN_DOUBT = "current transaction is aborted, commands ignored until end of transaction block"
 _SET_CONFIG = re.compile(r"pg_catalog\.set_config\(E'(\w+)',E'(\w*)',false\)")
 
@@ -76,6 +77,8 @@ class Backend:
 
     def _guarded(self, kind: str, body: bytes) -> Iterator[bytes]:
         try:
+            if not body:
+                raise Refused("08P01", "invalid message format")
             yield from _CALLS[kind](self, body)
         except Refused as refused:
             yield refused.frame
@@ -105,17 +108,22 @@ class Backend:
     def _copy(self, kind: str, body: bytes) -> Iterator[bytes]:
         if kind in "HS":
             return
-        is_simple, self.copying = self.copying == "simple", self.copying if kind == "d" else ""
-        if kind == "d":
+        if kind == "d" and body != BAD_DATA:
             self.copied += 1
             return
+        is_simple, self.copying = self.copying == "simple", ""
         if kind == "c":
             yield m.command_complete(f"COPY {self.copied}")
-        else:
-            text = f"COPY from stdin failed: {body[:-1].decode()}"
-            yield Refused("57014", text).frame
+        elif kind in "df":
+            refused = Refused("57014", f"COPY from stdin failed: {body[:-1].decode()}")
+            yield refused.frame if kind == "f" else Refused("22P02", "invalid input syntax").frame
             self._fail()
             self.skips = not is_simple
+        else:
+            yield Refused("08P01", f"unexpected message type 0x{ord(kind):02X} during COPY from stdin").frame
+            yield m.frame(b"E", b"SFATAL\0VFATAL\0C08P01\0Mprotocol synchronization was lost\0\0")
+            self.is_over = True
+            return
         if is_simple:
             yield from self._ready()
 

@@ -21,9 +21,14 @@ class Company:
     """A scene whose far ends are played: servers by models, clients by whoever calls `say`."""
 
     def __init__(
-        self, options: Mapping[str, str], *, servers: tuple[str, ...] = ("p1", "r1"), seed: int = 0
+        self,
+        options: Mapping[str, str],
+        *,
+        servers: tuple[str, ...] = ("p1", "r1"),
+        statement_bytes_max: int = 1 << 20,
+        seed: int = 0,
     ) -> None:
-        self.scene = Scene(servers=servers, options=options)
+        self.scene = Scene(servers=servers, options=options, statement_bytes_max=statement_bytes_max)
         self.backends: dict[str, Backend] = {}
         self.alone: dict[str, Backend] = {}
         self.expected: dict[str, bytearray] = {}
@@ -117,7 +122,7 @@ class Company:
         """Everybody ends what it does; then all answers are there, and all links rest."""
         for _ in range(2):
             for name in self.alone:
-                self.say(name, m.sync(), m.query("rollback"))
+                self.say(name, m.sync(), m.query("rollback"), m.query("deallocate all"))
         assert not any(self.scene.clients[name].waiting for name in self.alone)
         for name in list(self.alone):
             self.leave(name)

@@ -17,6 +17,7 @@ import trustme
 from pgcat_cluster.demo.stack import Stack
 from tests.support import fronts
 from tests.support.fronts import Front
+from tests.support.nodes import PATIENT_HEALTH
 
 _PGBOUNCER_POOLS = {
     "transaction": "pool_mode=transaction pool_size=4",
@@ -71,7 +72,7 @@ def wire_front(wire_stack: Stack, authority: trustme.CA) -> Iterator[Front]:
             certificate.private_key_pem.write_to_path(key)
             front = fronts.start_node(
                 wire_stack,
-                node_settings=f'login_timeout = "2s"\ntls = {{ cert = "{chain}", key = "{key}" }}',
+                node_settings=f'tls = {{ cert = "{chain}", key = "{key}" }}\n{PATIENT_HEALTH}',
                 cluster_settings='tls = { mode = "disable" }',
             )
     yield front

@@ -128,7 +128,7 @@ def start_pgbouncer(stack: Stack, pools: Mapping[str, str]) -> Front:
             return True
         return False
 
-    wait_until(is_listening, within_s=10.0, what=f"PgBouncer listens (log: {process.log})")
+    wait_until(is_listening, within_s=60.0, what=f"PgBouncer listens (log: {process.log})")
     address = Address(
         host=stack.primary.host, port=port, user="test", password=password, database=next(iter(pools))
     )

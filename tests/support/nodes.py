@@ -12,12 +12,21 @@ from collections.abc import Callable
 from typing import Any
 
 import psycopg
+from psycopg.rows import dict_row
 
 from pgcat_cluster.demo.node import Node
 from pgcat_cluster.demo.processes import wait_until
+from tests.support.player import Address
 
 # Longer than anything takes here, so that only what never happens fails.
-WITHIN_S = 20.0
+WITHIN_S = 60.0
+
+# For tests that are not about health: on a busy machine a server is late, and not ill.
+PATIENT_HEALTH = """
+[fleet.health]
+timeout_min = "20s"
+timeout_max = "20s"
+"""
 
 _CONFIG = """\
 [node]
@@ -57,6 +66,13 @@ def config(pool: str = "", *, node: str = "", cluster: str = "", tables: str = "
 def connect(node: Node, database: str = "test", user: str = "test", **keywords: Any) -> Connection:
     return psycopg.connect(
         node.dsn(user, database), autocommit=True, **{"connect_timeout": int(WITHIN_S), **keywords}
+    )
+
+
+def address(node: Node, database: str = "test") -> Address:
+    """Where the player finds a pool."""
+    return Address(
+        host=node.host, port=node.port, user="test", password=node.passwords["test"], database=database
     )
 
 
@@ -105,6 +121,16 @@ def links(node: Node, database: str = "test") -> dict[str, int]:
     return counts
 
 
+def server_pids(node: Node, database: str = "test") -> set[int]:
+    """The backends at the other ends of the idle links of a pool."""
+    with connect(node, "pgbouncer", "admin", row_factory=dict_row) as admin:
+        return {
+            row["remote_pid"]
+            for row in admin.execute("SHOW SERVERS").fetchall()
+            if (row["database"], row["state"]) == (database, "idle")
+        }
+
+
 def clients(node: Node, database: str = "test") -> dict[str, int]:
     """The clients of a pool by what they do."""
     (pool,) = [one for one in status(node)["pools"] if one["database"] == database]
@@ -147,7 +173,7 @@ def change(node: Node, old: str, new: str, event: str = "config.applied") -> str
 def refuses(node: Node) -> bool:
     """Whether nobody listens any more."""
     try:
-        with socket.create_connection((node.host, node.port), timeout=1.0):
+        with socket.create_connection((node.host, node.port), timeout=WITHIN_S):
             return False
-    except OSError:
+    except ConnectionRefusedError:
         return True

@@ -64,7 +64,7 @@ CLOSE = "close"
 SSL_REQUEST = struct.pack("!ii", 8, 80877103)
 GSS_REQUEST = struct.pack("!ii", 8, 80877104)
 PROTOCOL_3_0 = 196608
-SILENCE_LIMIT_S = 10.0
+SILENCE_LIMIT_S = 60.0
 
 
 class Writing(enum.Enum):
@@ -597,7 +597,8 @@ def _batches(conversation: Conversation, writing: Writing) -> Iterator[tuple[byt
             if writing is not Writing.GLUED:
                 yield held, {step.name: totals[step.name]}
                 held = b""
-    yield held, {}
+    # Who waits for the end has not said goodbye.
+    yield held, {CLOSE: 1} if totals[CLOSE] else {}
 
 
 # --- comparing

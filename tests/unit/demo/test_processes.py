@@ -24,6 +24,14 @@ from pgcat_cluster.demo.processes import (
 pytestmark = pytest.mark.once
 
 
+@pytest.fixture(autouse=True)
+def children_heed_every_signal() -> Iterator[None]:
+    """A shell makes what it runs in the background ignore SIGQUIT, and children inherit that."""
+    before = signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGQUIT, before)
+
+
 @pytest.fixture
 def household(tmp_path: Path) -> Iterator[Household]:
     folder = tmp_path / "stack"
@@ -77,8 +85,8 @@ def test_the_guard_ends_children_of_an_owner_that_was_killed(tmp_path: Path) -> 
     owner.kill()
     owner.wait()
     owner.stdout.close()
-    wait_until(lambda: not any(map(is_alive, pids)), within_s=20.0, what="children end")
-    wait_until(lambda: not folder.exists(), within_s=20.0, what="the folder goes")
+    wait_until(lambda: not any(map(is_alive, pids)), within_s=60.0, what="children end")
+    wait_until(lambda: not folder.exists(), within_s=60.0, what="the folder goes")
 
 
 def test_a_child_that_does_not_end_in_time_is_killed(household: Household) -> None:
@@ -91,14 +99,14 @@ def test_a_child_that_does_not_end_in_time_is_killed(household: Household) -> No
 def test_a_frozen_child_can_be_stopped(household: Household) -> None:
     child = household.spawn(["sleep", "1000"], log=household.folder / "log")
     child.signal_family(signal.SIGSTOP)
-    child.stop(signal.SIGTERM, within_s=10.0)
+    child.stop(signal.SIGTERM, within_s=60.0)
     assert child.returncode == -signal.SIGTERM
 
 
 def test_last_words_are_the_line_that_tells(household: Household) -> None:
     script = "echo starting; echo 'FATAL: no space left'; echo bye"
     child = household.spawn(["sh", "-c", script], log=household.folder / "log")
-    child.wait(10.0)
+    child.wait(60.0)
     assert child.last_words() == "FATAL: no space left"
 
 

@@ -295,4 +295,4 @@ class DetectorMachine(RuleBasedStateMachine):
 
 
 TestDetectorMachine = DetectorMachine.TestCase
-TestDetectorMachine.settings = hypothesis_settings(max_examples=50, stateful_step_count=30, deadline=None)
+TestDetectorMachine.settings = hypothesis_settings(max_examples=50, stateful_step_count=30)

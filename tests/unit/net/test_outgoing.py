@@ -15,7 +15,13 @@ import pytest
 import trustme
 import uvloop
 
-from pgcat_cluster.errors import NoServer, TooManyClients, UnknownDatabase
+from pgcat_cluster.errors import (
+    AuthenticationFailed,
+    NoServer,
+    NotAdmitted,
+    TooManyClients,
+    UnknownDatabase,
+)
 from pgcat_cluster.health.evidence import EvidenceClass
 from pgcat_cluster.net.outgoing import (
     ConnectRefused,
@@ -36,6 +42,9 @@ from pgcat_cluster.wire import messages
 
 Talk = Callable[["Peer"], Awaitable[None]]
 Run = Callable[[Coroutine[Any, Any, None]], None]
+
+# Longer than anything takes that is not meant to fail.
+LIMIT_S = 60.0
 
 SSL_REQUEST = messages.ssl_request()
 STARTUP = messages.startup({"user": "app", "database": "db", "application_name": "test"}, 0)
@@ -75,18 +84,26 @@ class Peer:
 
 
 @contextlib.asynccontextmanager
-async def serving(talk: Talk) -> AsyncIterator[ServerAddress]:
-    """A server for one link; what its side asserts fails the test."""
+async def serving(*talks: Talk) -> AsyncIterator[ServerAddress]:
+    """A server for one link per talk, in their order; what its side asserts, or one link more, fails the test."""
     loop = asyncio.get_running_loop()
     ended: asyncio.Future[None] = loop.create_future()
+    left = list(talks)
+    uninvited = 0
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal uninvited
+        if not left:
+            uninvited += 1
+            writer.close()
+            return
         try:
-            await talk(Peer(reader, writer))
+            await left.pop(0)(Peer(reader, writer))
         except BaseException as error:
             ended.set_exception(error)
         else:
-            ended.set_result(None)
+            if not left:
+                ended.set_result(None)
         finally:
             writer.close()
 
@@ -94,7 +111,8 @@ async def serving(talk: Talk) -> AsyncIterator[ServerAddress]:
     try:
         port: int = server.sockets[0].getsockname()[1]
         yield ServerAddress(host="127.0.0.1", port=port)
-        await asyncio.wait_for(ended, 5.0)
+        await asyncio.wait_for(ended, LIMIT_S)
+        assert not uninvited
     finally:
         server.close()
 
@@ -105,7 +123,7 @@ async def opening(
     *,
     ca: str | None = None,
     password: str | None = None,
-    timeout_s: float = 5.0,
+    timeout_s: float = LIMIT_S,
     loop: Any = None,
 ) -> OpenedServer:
     return await open_server(
@@ -121,7 +139,7 @@ async def opening(
 
 
 async def failing(
-    talk: Talk, mode: TlsMode = "disable", *, timeout_s: float = 5.0, password: str | None = None
+    talk: Talk, mode: TlsMode = "disable", *, timeout_s: float = LIMIT_S, password: str | None = None
 ) -> OpenFailed:
     """How opening fails; the peer must see the end of the link, so nothing leaks."""
 
@@ -255,7 +273,7 @@ def test_silence_ends_at_the_limit(run: Run, mode: TlsMode) -> None:
         await peer.expect(STARTUP if mode == "disable" else SSL_REQUEST)
 
     async def scene() -> None:
-        failure = await failing(talk, mode, timeout_s=0.1)
+        failure = await failing(talk, mode, timeout_s=1.0)
         assert isinstance(failure, OpenTimeout)
         assert failure.evidence is EvidenceClass.SOFT
 
@@ -370,7 +388,7 @@ def test_a_dead_address_leaves_time_for_the_next(run: Run, dead: str) -> None:
             first = {"refuses": free_address(), "swallows": silent, "has no route": ("fe80::1", 5432)}[dead]
             async with serving(talk) as address:
                 names = Names(first, (address.host, address.port))
-                opened = await opening(ServerAddress(host="db"), loop=names, timeout_s=1.0)
+                opened = await opening(ServerAddress(host="db"), loop=names, timeout_s=4.0)
                 opened.sock.close()
 
     run(scene())
@@ -387,8 +405,9 @@ def test_the_evidence_of_several_addresses(run: Run) -> None:
                 ([silent, free_address()], ConnectUnreachable),
                 ([no_route, no_route], ConnectUnreachable),
             ]:
+                limit_s = 1.0 if silent in addresses else LIMIT_S
                 with pytest.raises(expected):
-                    await opening(ServerAddress(host="db"), loop=Names(*addresses), timeout_s=0.2)
+                    await opening(ServerAddress(host="db"), loop=Names(*addresses), timeout_s=limit_s)
 
     run(scene())
 
@@ -518,6 +537,140 @@ def test_a_certificate_of_nobody(run: Run, tmp_path: Path) -> None:
     run(scene())
 
 
+# -- TLS that is only preferred: as in libpq, the link is tried once more without
+
+
+def handshake_failing(how: str) -> Talk:
+    async def talk(peer: Peer) -> None:
+        await peer.expect(SSL_REQUEST)
+        peer.say(b"S")
+        await peer.reader.readexactly(1)
+        match how:
+            case "nonsense":
+                peer.say(b"HTTP/1.1 400 Bad Request")
+            case "an alert":
+                peer.say(bytes.fromhex("15030300020228"))
+            case "a reset":
+                sock: socket.socket = peer.writer.get_extra_info("socket")
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        peer.writer.close()
+
+    return talk
+
+
+async def plain_login(peer: Peer) -> None:
+    await peer.expect(STARTUP)
+    peer.say(LOGGED_IN)
+    await peer.expect_end()
+
+
+HANDSHAKES = ["nonsense", "an alert", "the end", "a reset"]
+
+
+@pytest.mark.parametrize("how", HANDSHAKES)
+def test_prefer_goes_on_plainly_after_a_failed_handshake(run: Run, how: str) -> None:
+    async def scene() -> None:
+        async with serving(handshake_failing(how), plain_login) as address:
+            opened = await opening(address, "prefer")
+            assert (opened.tls, opened.ready.pid, opened.leftover) == (None, 42, b"")
+            opened.sock.close()
+
+    run(scene())
+
+
+@pytest.mark.parametrize("how", HANDSHAKES)
+def test_require_ends_with_a_failed_handshake(run: Run, how: str) -> None:
+    async def scene() -> None:
+        async with serving(handshake_failing(how)) as address:
+            with pytest.raises((TlsRefused, ConnectRefused)):
+                await opening(address, "require")
+
+    run(scene())
+
+
+def test_both_failures_are_told(run: Run) -> None:
+    async def talk(peer: Peer) -> None:
+        await peer.expect(STARTUP)
+        peer.say(messages.error_response(NotAdmitted("only with TLS")))
+
+    async def scene() -> None:
+        async with serving(handshake_failing("nonsense"), talk) as address:
+            with pytest.raises(LoginRefused) as caught:
+                await opening(address, "prefer")
+        assert (caught.value.sqlstate, caught.value.evidence) == ("28000", EvidenceClass.CONFIG)
+        assert caught.value.message.startswith(f"{address} (without TLS, which failed: ")
+        assert "WRONG_VERSION_NUMBER" in caught.value.message.upper()
+        assert caught.value.message.endswith("): only with TLS")
+
+    run(scene())
+
+
+@pytest.mark.parametrize(("mode", "links"), [("prefer", 2), ("require", 1)])
+def test_a_server_that_admits_only_plain_links(run: Run, tmp_path: Path, mode: TlsMode, links: int) -> None:
+    authority = Authority(tmp_path)
+
+    async def refuse(peer: Peer) -> None:
+        await authority.start(peer)
+        await peer.expect(STARTUP)
+        peer.say(messages.error_response(NotAdmitted("only without TLS")))
+        peer.writer.close()
+
+    async def scene() -> None:
+        async with serving(*[refuse, plain_login][:links]) as address:
+            if mode == "prefer":
+                opened = await opening(address, mode)
+                assert opened.tls is None
+                opened.sock.close()
+            else:
+                with pytest.raises(LoginRefused, match=r": only without TLS$"):
+                    await opening(address, mode)
+
+    run(scene())
+
+
+def test_what_is_wrong_over_tls_is_not_tried_plainly(run: Run, tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+
+    async def refuse(peer: Peer) -> None:
+        await authority.start(peer)
+        await peer.expect(STARTUP)
+        peer.say(messages.error_response(AuthenticationFailed()))
+        peer.writer.close()
+
+    async def scene() -> None:
+        async with serving(refuse) as address:
+            with pytest.raises(LoginRefused) as caught:
+                await opening(address, "prefer")
+        assert caught.value.sqlstate == "28P01"
+
+    run(scene())
+
+
+@pytest.mark.parametrize("how", HANDSHAKES)
+def test_a_cancel_request_goes_the_same_way(run: Run, how: str) -> None:
+    async def talk(peer: Peer) -> None:
+        await peer.expect(messages.cancel_request(42, b"abcd"))
+
+    async def cancel(address: ServerAddress, mode: TlsMode) -> None:
+        await send_cancel(
+            address,
+            tls=OutgoingTls(mode),
+            pid=42,
+            secret=b"abcd",
+            timeout_s=LIMIT_S,
+            loop=asyncio.get_running_loop(),
+        )
+
+    async def scene() -> None:
+        async with serving(handshake_failing(how), talk) as address:
+            await cancel(address, "prefer")
+        async with serving(handshake_failing(how)) as address:
+            with pytest.raises((TlsRefused, ConnectRefused)):
+                await cancel(address, "require")
+
+    run(scene())
+
+
 # -- cancel
 
 
@@ -537,7 +690,7 @@ def test_a_cancel_request_waits_for_the_end(run: Run) -> None:
                 tls=OutgoingTls("disable"),
                 pid=42,
                 secret=b"abcd",
-                timeout_s=5.0,
+                timeout_s=LIMIT_S,
                 loop=asyncio.get_running_loop(),
             )
             assert handled == [True]
@@ -558,7 +711,7 @@ def test_a_cancel_request_that_nobody_ends(run: Run) -> None:
                     tls=OutgoingTls("disable"),
                     pid=42,
                     secret=b"abcd",
-                    timeout_s=0.1,
+                    timeout_s=1.0,
                     loop=asyncio.get_running_loop(),
                 )
 
@@ -581,10 +734,10 @@ def asking(answer: bytes, expected: list[list[str | None]] | type[OpenFailed], r
         async with serving(talk) as address:
             connection = SimpleConnection(await opening(address), address, loop)
             if isinstance(expected, list):
-                assert await connection.query("select", 5.0) == expected
+                assert await connection.query("select", LIMIT_S) == expected
             else:
                 with pytest.raises(expected):
-                    await connection.query("select", 0.2)
+                    await connection.query("select", 0.2 if expected is OpenTimeout else LIMIT_S)
             connection.close()
 
     run(scene())
@@ -629,10 +782,10 @@ def test_the_end_of_an_idle_link_is_seen(run: Run) -> None:
             connection = SimpleConnection(await opening(address), address, loop)
             connection.watch(seen.set)
             go.set()
-            await asyncio.wait_for(seen.wait(), 5.0)
+            await asyncio.wait_for(seen.wait(), LIMIT_S)
             connection.unwatch()
             with pytest.raises(ConnectRefused):
-                await connection.query("select", 5.0)
+                await connection.query("select", LIMIT_S)
 
     run(scene())
 

@@ -7,7 +7,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from pgcat_cluster.wire import messages as m
-from tests.support.company import Company
+from tests.support.backend import BAD_DATA
+from tests.support.company import Company, Pieces
 
 TEXTS = (
     "select 7",
@@ -69,6 +70,22 @@ copies = st.sampled_from(
         [*copy, m.sync(), m.copy_fail("no"), m.sync()],
     ]
 )
+# Some of the data are wrong, and the client only learns of it when it has sent something else.
+failing_copies = st.tuples(
+    st.sampled_from([[m.query("copy t from stdin")], [*copy, m.sync()]]),
+    st.sampled_from([[], [m.copy_data(b"1\n")], [m.sync(), m.copy_data(b"1\n")], [m.flush()]]),
+    st.sampled_from(
+        [
+            [m.sync()],
+            [m.copy_data(b"2\n"), m.copy_done(), m.sync()],
+            [m.query("select 7")],
+            [m.sync(), m.query("select 7")],
+            [m.parse("", "select 7"), m.bind("", ""), m.execute(""), m.sync()],
+            [m.sync(), m.bind("", "a"), m.execute(""), m.sync()],
+            [m.sync(), m.close(b"S", "a"), m.sync()],
+        ]
+    ),
+).map(lambda parts: [m.sync(), *parts[0], *parts[1], m.copy_data(BAD_DATA), *parts[2], m.sync()])
 # What a standby refuses can be asked again only as long as no row has left: it stands alone.
 bumps = st.sampled_from(
     [
@@ -92,30 +109,33 @@ actions = st.one_of(
         lambda parts: ends.map(lambda end: [frame for part in parts for frame in part] + end)
     ),
     copies,
+    failing_copies,
     # Answered here outside a transaction, so there is no portal that it would have to drop.
     st.just([m.sync(), m.query("rollback"), m.query("deallocate a")]),
     bumps,
 ).filter(bool)
 
 
-# Searches at random and finds what is still open: for the long runs, not for each change.
-pytestmark = pytest.mark.live_long
+def search(reads: str, examples: int) -> None:
+    # A story of a dozen steps is read as it is: making it shorter would take minutes.
+    @settings(
+        max_examples=examples,
+        deadline=None,
+        phases=(Phase.explicit, Phase.reuse, Phase.generate),
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(
+        st.lists(actions, min_size=3, max_size=12),
+        st.sampled_from(["whole", "bytes", "random"]),
+        st.integers(0, 99),
+    )
+    def converses(conversation: list[list[bytes]], pieces: Pieces, seed: int) -> None:
+        converse(reads, conversation, pieces, seed)
+
+    converses()
 
 
-# A story of a dozen steps is read as it is: making it shorter would take minutes.
-@settings(
-    max_examples=120,
-    deadline=None,
-    phases=(Phase.explicit, Phase.reuse, Phase.generate),
-    suppress_health_check=list(HealthCheck),
-)
-@given(
-    st.lists(actions, min_size=3, max_size=12),
-    st.sampled_from(["whole", "bytes", "random"]),
-    st.integers(0, 99),
-)
-@pytest.mark.parametrize("reads", ["primary", "replicas"])
-def test_it_is_as_if_the_client_had_a_server_of_its_own(reads, conversation, pieces, seed) -> None:
+def converse(reads: str, conversation: list[list[bytes]], pieces: Pieces, seed: int) -> None:
     company = Company({"reads": reads}, seed=seed)
     try:
         client = company.enter()
@@ -125,3 +145,15 @@ def test_it_is_as_if_the_client_had_a_server_of_its_own(reads, conversation, pie
         company.finish()
     finally:
         company.scene.close()
+
+
+@pytest.mark.parametrize("reads", ["primary", "replicas"])
+def test_it_is_as_if_the_client_had_a_server_of_its_own(reads: str) -> None:
+    search(reads, 100)
+
+
+@pytest.mark.live_long
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("reads", ["primary", "replicas"])
+def test_it_still_is_after_a_long_search(reads: str) -> None:
+    search(reads, 5000)

@@ -27,7 +27,7 @@ def pair() -> Iterator[Pair]:
 
 def readable(end: socket.socket) -> int:
     """The file descriptor, once something can be read from it."""
-    end.settimeout(5)
+    end.settimeout(60)
     end.recv(1, socket.MSG_PEEK)
     end.setblocking(False)
     return end.fileno()

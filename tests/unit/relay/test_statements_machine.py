@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from pgcat_cluster.wire import messages as m
 from tests.support.company import Company
@@ -17,13 +25,18 @@ TEXTS = [f"select $1, a{number}" for number in range(9)] + [
 ]
 
 pieces = st.sampled_from(["whole", "whole", "bytes", "random"])
+# Too long to be held.
+STATEMENT_BYTES_MAX = 64
+LONG_TEXTS = [f"select $1, {'b' * 60}{number}" for number in range(3)]
+
 names = st.sampled_from(["", *"abcdefgh"])
-texts = st.sampled_from(TEXTS)
 values = st.integers(0, 9).map(lambda number: [b"%d" % number])
 clients = st.runner().flatmap(lambda machine: st.sampled_from(sorted(machine.company.alone)))
 
 
-def part_of_a_batch(data: st.DataObject, known: set[str]) -> list[bytes]:
+def part_of_a_batch(
+    data: st.DataObject, texts: list[str], known: set[str], *, is_failed: bool
+) -> list[bytes]:
     """A statement is used in one of the ways that drivers have, mostly one that can succeed; tells `known`."""
     way = data.draw(
         st.sampled_from(["prepare", "prepare", "run", "run", "run", "describe", "again", "close", "any"])
@@ -33,7 +46,7 @@ def part_of_a_batch(data: st.DataObject, known: set[str]) -> list[bytes]:
         name = data.draw(st.sampled_from(sorted(known)))
     elif way == "prepare" and name in known:
         name = ""
-    parse = m.parse(name, data.draw(texts))
+    parse = m.parse(name, data.draw(st.sampled_from(texts)))
     run = [m.bind("", name, data.draw(values)), m.execute("")]
     if way in ("prepare", "again"):
         known.add(name)
@@ -42,7 +55,8 @@ def part_of_a_batch(data: st.DataObject, known: set[str]) -> list[bytes]:
     return {
         "prepare": [parse, *run],
         "run": run,
-        "describe": [m.describe(b"S", name), *run],
+        # What a link does not know can not be prepared there in a failed transaction: it is not described.
+        "describe": run if is_failed else [m.describe(b"S", name), *run],
         "again": [m.close(b"S", name), parse, *run],
         "close": [m.close(b"S", name)],
         "any": [parse],
@@ -54,7 +68,11 @@ class Sharing(RuleBasedStateMachine):
 
     @initialize(seed=st.integers(0, 99))
     def begin(self, seed: int) -> None:
-        self.company = Company({"size": "1", "prepared_statements_max": str(PREPARED_MAX)}, seed=seed)
+        self.company = Company(
+            {"size": "1", "prepared_statements_max": str(PREPARED_MAX)},
+            statement_bytes_max=STATEMENT_BYTES_MAX,
+            seed=seed,
+        )
         self.company.enter()
 
     @precondition(lambda self: len(self.company.alone) < 4)
@@ -64,8 +82,11 @@ class Sharing(RuleBasedStateMachine):
 
     @rule(client=clients, size=st.integers(1, BATCH_MAX), data=st.data(), how=pieces)
     def use(self, client: str, size: int, data: st.DataObject, how: str) -> None:
-        known = set(self.company.alone[client].statements)
-        parts = [part_of_a_batch(data, known) for _ in range(size)]
+        alone = self.company.alone[client]
+        # In a read-only transaction a long one would bind its client to the replica.
+        texts = TEXTS if alone.is_read_only else TEXTS + LONG_TEXTS
+        known, is_failed = set(alone.statements), alone.status == b"E"
+        parts = [part_of_a_batch(data, texts, known, is_failed=is_failed) for _ in range(size)]
         self.company.say(client, *(frame for part in parts for frame in part), m.sync(), pieces=how)
 
     @rule(
@@ -104,12 +125,24 @@ class Sharing(RuleBasedStateMachine):
 
 
 # A story of fifty steps that is not made shorter in minutes is still read.
-Sharing.TestCase.settings = settings(
-    derandomize=True,
-    max_examples=30,
-    stateful_step_count=50,
-    deadline=None,
-    phases=(Phase.explicit, Phase.reuse, Phase.generate),
-    suppress_health_check=list(HealthCheck),
-)
-TestSharing = Sharing.TestCase
+def search(examples: int) -> None:
+    run_state_machine_as_test(
+        Sharing,
+        settings=settings(
+            max_examples=examples,
+            stateful_step_count=50,
+            deadline=None,
+            phases=(Phase.explicit, Phase.reuse, Phase.generate),
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+
+
+def test_it_is_as_if_each_client_had_a_server_of_its_own() -> None:
+    search(30)
+
+
+@pytest.mark.live_long
+@pytest.mark.timeout(1800)
+def test_it_still_is_after_a_long_search() -> None:
+    search(1500)

@@ -37,7 +37,8 @@ class Log:
 
     def __init__(self, form: str, level: str = "info") -> None:
         self.stream = io.StringIO()
-        self.writer = configure_logs(form=form, level=level, stream=self.stream)
+        self.writer = LineWriter(self.stream)
+        configure_logs(self.writer, form=form, level=level)
 
     def lines(self) -> list[str]:
         self.writer.close()
@@ -107,6 +108,22 @@ def test_libraries_come_out_in_the_same_format_from_warnings_on() -> None:
     logging.getLogger("library").warning("slow %d", 7)
     [line] = [json.loads(line) for line in log.lines()]
     assert (line["event"], line["level"]) == ("slow 7", "warning")
+
+
+def test_a_later_configuration_holds_for_loggers_that_exist() -> None:
+    log = Log("text")
+    logger = get_logger(server="r1")
+    logger.info("one")
+    logger.debug("not shown")
+    configure_logs(log.writer, form="json", level="debug")
+    logger.debug("two")
+    configure_logs(log.writer, form="json", level="warning")
+    logger.info("not shown")
+    logging.getLogger("library").warning("three")
+    first, second, third = log.lines()
+    assert first.endswith("info    one server=r1")
+    assert (json.loads(second)["event"], json.loads(second)["level"]) == ("two", "debug")
+    assert json.loads(third)["event"] == "three"
 
 
 def test_an_event_outside_the_list_is_a_mistake() -> None:
