@@ -37,6 +37,7 @@ _TABLES = ("clusters", "users", "pools")
 _LATER = {"shardmaps": "shards-1"}
 _VERSION = 1
 _OPERATIONS_MAX = 100  # of etcd's 128 for one transaction
+_PART_BYTES_MAX = 1 << 20  # of etcd's 1.5 MiB
 _FINDINGS_MAX = 20
 _WORDS_MAX = 300
 
@@ -227,15 +228,76 @@ def _cut(text: str) -> str:
 
 
 def documents_of(tree: Mapping[str, Any]) -> dict[str, bytes]:
-    """The documents in the tree of a file, each as the text of its key. `[node]` is not among them."""
-    documents = {"fleet": tree["fleet"]} if "fleet" in tree else {}
-    for table in _TABLES:
-        documents |= {f"{table}/{label}": document for label, document in tree.get(table, {}).items()}
+    """The documents in the tree of a file, each as the text of its key. `[node]` is not among them.
+
+    Raises InvalidSettings for what has no place among keys.
+    """
+    documents: dict[str, Any] = {}
+    problems = []
+    for table, entry in tree.items():
+        if table == "node":
+            continue
+        if table not in ("fleet", *_TABLES):
+            problems.append(Problem(table, _unknown_table(table)))
+        elif not isinstance(entry, dict):
+            problems.append(Problem(table, "is not allowed; allowed: a table"))
+        else:
+            named = {table: entry} if table == "fleet" else {f"{table}/{name}": entry[name] for name in entry}
+            documents |= named
+            problems += [
+                Problem(name.replace("/", "."), "is not allowed; allowed: a table")
+                for name, document in named.items()
+                if not isinstance(document, dict)
+            ]
+    if problems:
+        raise InvalidSettings("", problems)
     return {name: _text(document) for name, document in documents.items()}
 
 
+def _unknown_table(table: str) -> str:
+    if table in _LATER:
+        return needs(_LATER[table])
+    tables = ("fleet", *_TABLES)
+    near = nearest(table, tables)
+    hint = f"did you mean `{near}`?" if near else "there are: " + ", ".join(tables)
+    return f"unknown table `{table}`; {hint}"
+
+
 def _text(document: Mapping[str, Any]) -> bytes:
-    return (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()
+    # What JSON has no word for, a date say, becomes a text, for the judge to refuse.
+    return (json.dumps(document, indent=2, ensure_ascii=False, default=str) + "\n").encode()
+
+
+_HIDDEN = "***"
+
+
+def masked(text: bytes) -> bytes:
+    """A document's text as it may be shown: the same, unless there is a secret in it.
+
+    Raises InvalidSettings if there may be one and the text can not be read.
+    """
+    try:
+        tree = tree_of(text)
+    except InvalidSettings:
+        if any(word.encode() in text.lower() for word in _SECRETS):
+            raise
+        return text
+    shown = _masked(tree)
+    return text if shown == tree else _text(shown)
+
+
+def _masked(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _HIDDEN if _is_secret(key) else _masked(part) for key, part in value.items()}
+    return value
+
+
+# A verifier is as good as a password to whoever has time. A clear password is refused, but may have been put.
+_SECRETS = ("verifier", "server_secret", "password")
+
+
+def _is_secret(key: str) -> bool:
+    return any(word in key.lower() for word in _SECRETS)
 
 
 class Difference(Struct, frozen=True):
@@ -257,32 +319,34 @@ def differences(before: Texts, after: Texts) -> tuple[Difference, ...]:
     """What is different between two bundles, setting by setting. Raises InvalidSettings if one can not be read."""
     old, new = dict(_leaves(before)), dict(_leaves(after))
     return tuple(
-        Difference(path, old.get(path), new.get(path))
-        for path in sorted({*old, *new})
+        Difference(dotted(path), _shown(path, old.get(path)), _shown(path, new.get(path)))
+        for path in sorted({*old, *new}, key=dotted)
         if old.get(path) != new.get(path)
     )
 
 
-def _leaves(texts: Texts) -> Iterator[tuple[str, str]]:
+def _shown(path: tuple[str, ...], value: str | None) -> str | None:
+    """Of a secret only that it changed."""
+    return _HIDDEN if value is not None and any(map(_is_secret, path[2:])) else value
+
+
+def _leaves(texts: Texts) -> Iterator[tuple[tuple[str, ...], str]]:
     for name, text in texts.items():
         yield from _leaves_of(tuple(name.split("/")), tree_of(text, name))
 
 
-def _leaves_of(path: tuple[str, ...], value: Any) -> Iterator[tuple[str, str]]:
+def _leaves_of(path: tuple[str, ...], value: Any) -> Iterator[tuple[tuple[str, ...], str]]:
     if isinstance(value, dict) and value:
         for key, part in value.items():
             yield from _leaves_of((*path, key), part)
     else:
-        # A verifier is as good as a password to whoever has time; only that it changed is shown.
-        is_secret = path[-1] == "verifier" or "password" in path[-1]
-        text = f"(hidden {hash_of(str(value).encode())[:8]})" if is_secret else json.dumps(value, default=str)
-        yield dotted(path), text
+        yield path, json.dumps(value, ensure_ascii=False, default=str)
 
 
 def edit(keys: Keys, rows: list[Row], texts: Texts, *, prune: bool = False) -> tuple[Transaction, ...]:
     """Puts the documents that differ and, with `prune`, deletes the others: `rows` are config/ as it was read.
 
-    Each key must still be as it was read. One transaction as long as that many operations fit into one.
+    Each key must still be as it was read. One transaction as long as all of it fits into one.
     """
     current = {keys.document(row.key): row for row in rows}
     operations: list[tuple[Compare, Operation]] = []
@@ -300,11 +364,23 @@ def edit(keys: Keys, rows: list[Row], texts: Texts, *, prune: bool = False) -> t
         Transaction(
             compares=tuple(compare for compare, _ in part), then=tuple(operation for _, operation in part)
         )
-        for part in (
-            operations[start : start + _OPERATIONS_MAX]
-            for start in range(0, len(operations), _OPERATIONS_MAX)
-        )
+        for part in _parts(operations)
     )
+
+
+def _parts(operations: list[tuple[Compare, Operation]]) -> Iterator[list[tuple[Compare, Operation]]]:
+    """Cut so that the store takes each part: by number, and by size."""
+    part: list[tuple[Compare, Operation]] = []
+    size_bytes = 0
+    for compare, operation in operations:
+        more_bytes = len(operation.value) if isinstance(operation, Put) else 0
+        if part and (len(part) == _OPERATIONS_MAX or size_bytes + more_bytes > _PART_BYTES_MAX):
+            yield part
+            part, size_bytes = [], 0
+        part.append((compare, operation))
+        size_bytes += more_bytes
+    if part:
+        yield part
 
 
 def _order(name: str) -> tuple[int, str]:
