@@ -15,11 +15,11 @@ from pgcat_cluster.relay.build import build_kind
 def test_help_names_every_command_and_a_way_to_begin() -> None:
     answer = CliRunner().invoke(main, ["--help"])
     assert answer.exit_code == 0
-    for line in ("pgcat-cluster demo", "pgcat-cluster run --config", "  run ", "  demo ", "  config "):
+    for line in ("pgcat-cluster demo", "pgcat-cluster run --config", "  run ", "  demo ", "  fleet ", "  config "):
         assert line in answer.output
 
 
-@pytest.mark.parametrize("command", ["run", "demo", "config"])
+@pytest.mark.parametrize("command", ["run", "demo", "fleet", "config"])
 def test_every_command_explains_itself(command: str) -> None:
     answer = CliRunner().invoke(main, [command, "--help"])
     assert (answer.exit_code, answer.output.splitlines()[0].split()[:3]) == (0, ["Usage:", "main", command])
