@@ -96,7 +96,7 @@ class Client(Copier):
                 if self.unsynced and server is not None and not self.probed:
                     self._probe(server)
                     break
-                if self.unsent() > links.HIGH_WATER_BYTES:
+                if len(self.out) + len(self.plain) > 0 and self.unsent() > links.HIGH_WATER_BYTES:
                     self.pause_reading()
                     break
                 stop = self._query(kind, buffer, position, stop, end)
@@ -129,11 +129,11 @@ class Client(Copier):
                 break
             position = stop if stop < end else end
         server = self.server
-        if server is not None and server.unsent() > 0:
+        if server is not None and len(server.out) + len(server.plain) > 0:
             server.flush()
             if server.unsent() > links.HIGH_WATER_BYTES:
                 self.pause_reading()
-        if self.receiver is None and self.unsent() > 0:
+        if self.receiver is None and len(self.out) + len(self.plain) > 0:
             self.flush()
         return position
 

@@ -75,8 +75,10 @@ class Server(ServerEnd):
                     self.remaining = stop - end
                     self.dropping = False
                     position = end
-                else:
+                elif client.retry:
                     position = stop
+                else:
+                    position = octets.behind_frames(buffer, stop, end, frames.PASSES)
                 continue
             if stop > end:
                 if length > CALL_BYTES_MAX:
@@ -177,12 +179,13 @@ class Server(ServerEnd):
         if ledger.pop().kind != ledgers.READY:
             self.lost("the server was ready before it had answered everything")
             return
-        self._look()
+        next_kind = ledger.kind()
+        self.quiet = next_kind == ledgers.READY_QUIET
         desk = client.desk
         assert desk is not None
         self.status = status
         client.status = status
-        client.awaiting = ledger.kind() == ledgers.READY
+        client.awaiting = next_kind == ledgers.READY
         client.copying = False
         client.request = None
         if client.answered:
@@ -203,7 +206,7 @@ class Server(ServerEnd):
         client.ready_at = now
         self.used_at = now
         desk.query_s += now - client.request_at
-        if status == frames.STATUS_IDLE and ledger.is_empty() and not client.unsynced:
+        if status == frames.STATUS_IDLE and next_kind == 0 and not client.unsynced:
             desk.transactions += 1
             client.transactions += 1
             self.transactions += 1
