@@ -44,6 +44,7 @@ cdef class Client(Copier):
     cpdef _ensure(self, Desk desk, ServerEnd server, Statement statement)
     @cython.locals(is_held=bint, limit=Py_ssize_t, name_end=Py_ssize_t, text_end=Py_ssize_t, name=bytes, text=bytes, types=bytes, statement=Statement, known=Statement, taken=Statement, flow=Flow, moved=ServerEnd, length=Py_ssize_t)
     cdef Py_ssize_t _parse(self, Desk desk, ServerEnd server, bytearray buffer, Py_ssize_t position, Py_ssize_t stop, Py_ssize_t end) except? -1
+    @cython.locals(excess=Py_ssize_t)
     cdef _make_room(self, Desk desk, ServerEnd server)
     @cython.locals(name=bytes, statement=Statement, is_any=bint)
     cdef _spell_out(self, ServerEnd server, bytes text, bint is_simple)

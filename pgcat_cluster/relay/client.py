@@ -524,8 +524,10 @@ class Client(Copier):
         server.ledger.append(Owed(ledgers.PARSED_QUIET, None, statement))
 
     def _make_room(self, desk: Desk, server: Server) -> None:
-        if len(server.prepared) >= desk.prepared_max:
-            server.evict(desk.prepared_max // 8)
+        # A transaction keeps all that it uses, so there may be more than one too many.
+        excess = len(server.prepared) - desk.prepared_max
+        if excess >= 0:
+            server.evict(excess + max(desk.prepared_max // 8, 1))
 
     def _spell_out(self, server: Server, text: bytes, is_simple: bool) -> None:
         """SQL names statements that were prepared by protocol: the server must know them under their names.

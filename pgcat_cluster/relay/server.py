@@ -303,7 +303,11 @@ class Server(ServerEnd):
                     # Whether it failed itself or was passed over is not known: it is nobody's.
                     client.answered.append(Owed(ledgers.CLOSED, b""))
             elif owed.statement is not None:
-                self.prepared.pop(owed.statement, None)
+                if owed.kind == ledgers.CLOSED_QUIET:
+                    # It was to be evicted, and is still there.
+                    self.prepared[owed.statement] = 0
+                else:
+                    self.prepared.pop(owed.statement, None)
             elif owed.kind == ledgers.PARSED_QUIET and client is not None:
                 client.spelled.discard(owed.name)
             if owed is ledgers.OWED_PROBE and client is not None:
@@ -507,10 +511,10 @@ class Server(ServerEnd):
             if used != now:
                 by_use.append((used, statement.server_name, statement))
         by_use.sort(key=_first)
-        for _, server_name, statement in by_use[: max(count, 1)]:
+        for _, server_name, statement in by_use[:count]:
             del self.prepared[statement]
             self.put_bytes(frames.close_frame(server_name))
-            self.ledger.append(ledgers.OWED_CLOSE_QUIET)
+            self.ledger.append(Owed(ledgers.CLOSED_QUIET, None, statement))
 
     # -- the end -------------------------------------------------------------------------------------------
 
