@@ -30,7 +30,7 @@ cdef class Client(Copier):
     cdef _couple(self, Desk desk, ServerEnd server)
     @cython.locals(desk=Desk, role=int, server=ServerEnd)
     cpdef greet(self)
-    @cython.locals(desk=Desk, waited_s=double)
+    @cython.locals(desk=Desk, waited_s=double, free=ServerEnd)
     cpdef granted(self, Link server)
     cpdef fail(self, bytes error)
     @cython.locals(desk=Desk)

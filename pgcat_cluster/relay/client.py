@@ -241,6 +241,7 @@ class Client(Copier):
         self.failed = False
         self.queries += 1
         desk.queries += 1
+        server.queries += 1
         self.request_at = desk.clock()
         return stop
 
@@ -314,7 +315,9 @@ class Client(Copier):
         desk.wait_s += waited_s
         if waited_s > self.longest_wait_s:
             self.longest_wait_s = waited_s
-        self._couple(desk, cast("Server", server))
+        free = cast("Server", server)
+        free.wait_s += waited_s
+        self._couple(desk, free)
         if self.greeting:
             server.flush()
         self.replay()
@@ -382,6 +385,7 @@ class Client(Copier):
             self.unsynced = True
             if kind == frames.EXECUTE:
                 desk.queries += 1
+                server.queries += 1
                 self.queries += 1
             elif kind == frames.CLOSE:
                 server.ledger.append(ledgers.OWED_CLOSE)
@@ -394,6 +398,7 @@ class Client(Copier):
             self.executed = True
             self.queries += 1
             desk.queries += 1
+            server.queries += 1
             server.put(buffer, position, stop)
             return stop
         if kind == frames.BIND:
@@ -490,6 +495,7 @@ class Client(Copier):
             server.put(buffer, name_end, stop)
         desk.binds += 1
         desk.queries += 1
+        server.queries += 1
         self.queries += 1
         self.executed = True
         server.ledger.append(ledgers.OWED_READY)
@@ -511,11 +517,13 @@ class Client(Copier):
         """The server knows this statement under its server name when what follows arrives."""
         if statement in server.prepared:
             server.prepared[statement] = server.serial + server.transactions
+            server.prepared_hits += 1
             return
         if not statement.is_kept:
             # It is there, or the server says that it is not.
             return
         self._make_room(desk, server)
+        server.prepared_misses += 1
         desk.server_parses += 1
         server.prepared[statement] = server.serial + server.transactions
         server.put_bytes(frames.close_frame(statement.server_name))
@@ -632,7 +640,10 @@ class Client(Copier):
             self.overlay[name] = statement
             desk.server_parses += 1
             return stop
-        if statement not in server.prepared:
+        if statement in server.prepared:
+            server.prepared_hits += 1
+        else:
+            server.prepared_misses += 1
             self._make_room(desk, server)
         server.put_bytes(frames.close_frame(statement.server_name))
         server.ledger.append(ledgers.OWED_CLOSE_QUIET)

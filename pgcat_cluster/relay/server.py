@@ -205,12 +205,16 @@ class Server(ServerEnd):
         now = desk.clock()
         client.ready_at = now
         self.used_at = now
-        desk.query_s += now - client.request_at
+        query_s = now - client.request_at
+        desk.query_s += query_s
+        self.query_s += query_s
         if status == frames.STATUS_IDLE and next_kind == 0 and not client.unsynced:
             desk.transactions += 1
             client.transactions += 1
             self.transactions += 1
-            desk.transaction_s += now - client.coupled_at
+            transaction_s = now - client.coupled_at
+            desk.transaction_s += transaction_s
+            self.transaction_s += transaction_s
             client.attempts = 0
             client.primary_only = False
             if client.remaining > 0 and client.streaming:
@@ -324,6 +328,9 @@ class Server(ServerEnd):
         desk = client.desk
         assert desk is not None
         desk.errors[sqlstate] = desk.errors.get(sqlstate, 0) + 1
+        self.pool.errors[sqlstate] = self.pool.errors.get(sqlstate, 0) + 1
+        self.errors += 1
+        client.errors += 1
         client.failed = True
         if sqlstate == b"0A000" or (sqlstate == b"26000" and names_ours):
             # A plan that no longer fits, or a statement that is gone: prepare everything again.
@@ -513,6 +520,7 @@ class Server(ServerEnd):
         by_use.sort(key=_first)
         for _, server_name, statement in by_use[:count]:
             del self.prepared[statement]
+            self.prepared_evictions += 1
             self.put_bytes(frames.close_frame(server_name))
             self.ledger.append(Owed(ledgers.CLOSED_QUIET, None, statement))
 
