@@ -3,29 +3,24 @@ cimport cython
 from pgcat_cluster.relay cimport frames, links, octets
 from pgcat_cluster.relay cimport ledger as ledgers
 from pgcat_cluster.relay cimport survey as surveys
+from pgcat_cluster.relay.copying cimport Copier
 from pgcat_cluster.relay.coupling cimport ClientEnd, ServerEnd
 from pgcat_cluster.relay.desk cimport Desk
 from pgcat_cluster.relay.flows cimport Flow, Statement
 from pgcat_cluster.relay.ledger cimport Ledger, Owed
 from pgcat_cluster.relay.links cimport Link
 from pgcat_cluster.relay.stock cimport Target
-from pgcat_cluster.relay.survey cimport Surveyor
 
 cdef int PRIMARY, REPLICA, READS, SEQUENCES, CALLS, FORGETS, UNCLEAN, UNPINS
 
-cdef class Client(Surveyor):
+cdef class Client(Copier):
     cpdef join(self, Desk desk, parameters)
     @cython.locals(position=Py_ssize_t, p="unsigned char *", count=Py_ssize_t, stop=Py_ssize_t, length=Py_ssize_t, kind=int, server=ServerEnd)
     cpdef Py_ssize_t consume(self, bytearray buffer, Py_ssize_t start, Py_ssize_t end) except? -1
     @cython.locals(header=Py_ssize_t, kind=int, length=Py_ssize_t, stop=Py_ssize_t)
     cdef Py_ssize_t _offer(self, bytearray buffer, Py_ssize_t position, Py_ssize_t end) except? -1
     cdef object _control(self)
-    cdef _drop(self, Py_ssize_t stop, Py_ssize_t end)
     cdef _skip(self, int kind)
-    @cython.locals(server=ServerEnd)
-    cdef Py_ssize_t _copy_frame(self, int kind, bytearray buffer, Py_ssize_t position, Py_ssize_t stop, Py_ssize_t end) except? -1
-    cdef _interrupt(self, ServerEnd server, int kind)
-    cdef _forward(self, ServerEnd server, bytearray buffer, Py_ssize_t start, Py_ssize_t stop, Py_ssize_t end)
     @cython.locals(desk=Desk, flow=Flow, text_end=Py_ssize_t, server=ServerEnd)
     cdef Py_ssize_t _query(self, int kind, bytearray buffer, Py_ssize_t position, Py_ssize_t stop, Py_ssize_t end) except? -1
     cdef Py_ssize_t _refuse_now(self, int kind, Py_ssize_t stop, Py_ssize_t end) except? -1
@@ -35,7 +30,7 @@ cdef class Client(Surveyor):
     cdef _couple(self, Desk desk, ServerEnd server)
     @cython.locals(desk=Desk, role=int, server=ServerEnd)
     cpdef greet(self)
-    @cython.locals(desk=Desk, waited_s=double)
+    @cython.locals(desk=Desk, waited_s=double, free=ServerEnd)
     cpdef granted(self, Link server)
     cpdef fail(self, bytes error)
     @cython.locals(desk=Desk)
@@ -49,6 +44,7 @@ cdef class Client(Surveyor):
     cpdef _ensure(self, Desk desk, ServerEnd server, Statement statement)
     @cython.locals(is_held=bint, limit=Py_ssize_t, name_end=Py_ssize_t, text_end=Py_ssize_t, name=bytes, text=bytes, types=bytes, statement=Statement, known=Statement, taken=Statement, flow=Flow, moved=ServerEnd, length=Py_ssize_t)
     cdef Py_ssize_t _parse(self, Desk desk, ServerEnd server, bytearray buffer, Py_ssize_t position, Py_ssize_t stop, Py_ssize_t end) except? -1
+    @cython.locals(excess=Py_ssize_t)
     cdef _make_room(self, Desk desk, ServerEnd server)
     @cython.locals(name=bytes, statement=Statement, is_any=bint)
     cdef _spell_out(self, ServerEnd server, bytes text, bint is_simple)

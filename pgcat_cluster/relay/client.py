@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, cast
 from pgcat_cluster.relay import frames, links, marks, octets
 from pgcat_cluster.relay import ledger as ledgers
 from pgcat_cluster.relay import survey as surveys
+from pgcat_cluster.relay.copying import Copier
 from pgcat_cluster.relay.desk import Control, Desk
 from pgcat_cluster.relay.flows import Flow, Statement
 from pgcat_cluster.relay.ledger import Owed
 from pgcat_cluster.relay.links import Link
-from pgcat_cluster.relay.survey import Surveyor
 
 if TYPE_CHECKING:
     from pgcat_cluster.relay.server import Server
@@ -27,7 +27,7 @@ UNCLEAN = marks.UNCLEAN
 UNPINS = marks.UNPINS
 
 
-class Client(Surveyor):
+class Client(Copier):
     """One client: its lane, its request in progress, its prepared statements."""
 
     # -- joining -------------------------------------------------------------------------------------------
@@ -96,7 +96,7 @@ class Client(Surveyor):
                 if self.unsynced and server is not None and not self.probed:
                     self._probe(server)
                     break
-                if self.unsent() > links.HIGH_WATER_BYTES:
+                if len(self.out) + len(self.plain) > 0 and self.unsent() > links.HIGH_WATER_BYTES:
                     self.pause_reading()
                     break
                 stop = self._query(kind, buffer, position, stop, end)
@@ -129,11 +129,11 @@ class Client(Surveyor):
                 break
             position = stop if stop < end else end
         server = self.server
-        if server is not None and server.unsent() > 0:
+        if server is not None and len(server.out) + len(server.plain) > 0:
             server.flush()
             if server.unsent() > links.HIGH_WATER_BYTES:
                 self.pause_reading()
-        if self.receiver is None and self.unsent() > 0:
+        if self.receiver is None and len(self.out) + len(self.plain) > 0:
             self.flush()
         return position
 
@@ -163,12 +163,6 @@ class Client(Surveyor):
         assert desk is not None
         return desk.control
 
-    def _drop(self, stop: int, end: int) -> None:
-        """Pass over a frame, also what has not arrived of it."""
-        if stop > end:
-            self.remaining = stop - end
-            self.streaming = False
-
     def _skip(self, kind: int) -> None:
         """A request that was refused: it is dropped, up to its Sync."""
         if self.refused:
@@ -181,67 +175,6 @@ class Client(Surveyor):
         if kind == frames.SYNC:
             self.skipping = False
             self.put_bytes(frames.ready_frame(frames.STATUS_IDLE))
-
-    def _copy_frame(self, kind: int, buffer: bytearray, position: int, stop: int, end: int) -> int:
-        """A frame while the server reads COPY data, as far as we know: the COPY may have failed meanwhile.
-
-        The server ignores data that come too late, so they go to it; everything else it would answer. Answers
-        where the frame ends, position if its turn comes later.
-        """
-        server = self.server
-        assert server is not None
-        if frames.COPIES[kind]:
-            # The Syncs before it were ignored, we take it: who knew of a failure sends no more data.
-            self.copy_syncs = 0
-            if self.copy_synced:
-                self.copy_synced, self.copy_doubt = False, True
-            self._forward(server, buffer, position, stop, end)
-            if kind == frames.COPY_DONE or kind == frames.COPY_FAIL:
-                self.copying = False
-                self.awaiting = self.is_simple
-        elif kind == frames.FLUSH:
-            self._drop(stop, end)
-        elif kind == frames.SYNC:
-            if stop - position > 5:
-                self._control().violated(self, "invalid message length")
-            elif stop > end:
-                return position
-            else:
-                self.copy_syncs += 1
-        else:
-            self._interrupt(server, kind)
-            return position
-        return stop
-
-    def _interrupt(self, server: Server, kind: int) -> None:
-        """The client sent this where COPY data belong: a server that still reads them ends the session.
-
-        It does so as soon as it has read the type, so we send no more than that. Had the COPY failed before, the
-        message is dealt with in its turn, and what this empty one is answered is swallowed.
-        """
-        self.copying = False
-        is_passed_over = not self.is_simple and self.copy_syncs == 0
-        if self.copy_syncs > 0:
-            server.sync_late()
-        server.put_bytes(bytes((kind, 0, 0, 0, 4)))
-        if is_passed_over:
-            # Like all that follows up to Sync: no more is looked at until the error is here.
-            server.ledger.append(ledgers.OWED_PROBE)
-            self.probing = True
-            return
-        if kind != frames.QUERY and kind != frames.FUNCTION:
-            server.put_bytes(frames.SYNC_FRAME)
-        server.ledger.append(ledgers.OWED_SYNC_QUIET)
-        self.awaiting = True
-
-    def _forward(self, server: Server, buffer: bytearray, start: int, stop: int, end: int) -> None:
-        """Put a frame, or the part of it that is here; the rest streams."""
-        if stop > end:
-            server.put(buffer, start, end)
-            self.remaining = stop - end
-            self.streaming = True
-        else:
-            server.put(buffer, start, stop)
 
     # -- simple queries ------------------------------------------------------------------------------------
 
@@ -308,6 +241,7 @@ class Client(Surveyor):
         self.failed = False
         self.queries += 1
         desk.queries += 1
+        server.queries += 1
         self.request_at = desk.clock()
         return stop
 
@@ -381,7 +315,9 @@ class Client(Surveyor):
         desk.wait_s += waited_s
         if waited_s > self.longest_wait_s:
             self.longest_wait_s = waited_s
-        self._couple(desk, cast("Server", server))
+        free = cast("Server", server)
+        free.wait_s += waited_s
+        self._couple(desk, free)
         if self.greeting:
             server.flush()
         self.replay()
@@ -449,6 +385,7 @@ class Client(Surveyor):
             self.unsynced = True
             if kind == frames.EXECUTE:
                 desk.queries += 1
+                server.queries += 1
                 self.queries += 1
             elif kind == frames.CLOSE:
                 server.ledger.append(ledgers.OWED_CLOSE)
@@ -461,6 +398,7 @@ class Client(Surveyor):
             self.executed = True
             self.queries += 1
             desk.queries += 1
+            server.queries += 1
             server.put(buffer, position, stop)
             return stop
         if kind == frames.BIND:
@@ -557,6 +495,7 @@ class Client(Surveyor):
             server.put(buffer, name_end, stop)
         desk.binds += 1
         desk.queries += 1
+        server.queries += 1
         self.queries += 1
         self.executed = True
         server.ledger.append(ledgers.OWED_READY)
@@ -578,11 +517,13 @@ class Client(Surveyor):
         """The server knows this statement under its server name when what follows arrives."""
         if statement in server.prepared:
             server.prepared[statement] = server.serial + server.transactions
+            server.prepared_hits += 1
             return
         if not statement.is_kept:
             # It is there, or the server says that it is not.
             return
         self._make_room(desk, server)
+        server.prepared_misses += 1
         desk.server_parses += 1
         server.prepared[statement] = server.serial + server.transactions
         server.put_bytes(frames.close_frame(statement.server_name))
@@ -591,8 +532,10 @@ class Client(Surveyor):
         server.ledger.append(Owed(ledgers.PARSED_QUIET, None, statement))
 
     def _make_room(self, desk: Desk, server: Server) -> None:
-        if len(server.prepared) >= desk.prepared_max:
-            server.evict(desk.prepared_max // 8)
+        # A transaction keeps all that it uses, so there may be more than one too many.
+        excess = len(server.prepared) - desk.prepared_max
+        if excess >= 0:
+            server.evict(excess + max(desk.prepared_max // 8, 1))
 
     def _spell_out(self, server: Server, text: bytes, is_simple: bool) -> None:
         """SQL names statements that were prepared by protocol: the server must know them under their names.
@@ -697,7 +640,10 @@ class Client(Surveyor):
             self.overlay[name] = statement
             desk.server_parses += 1
             return stop
-        if statement not in server.prepared:
+        if statement in server.prepared:
+            server.prepared_hits += 1
+        else:
+            server.prepared_misses += 1
             self._make_room(desk, server)
         server.put_bytes(frames.close_frame(statement.server_name))
         server.ledger.append(ledgers.OWED_CLOSE_QUIET)

@@ -64,6 +64,7 @@ cdef class ClientEnd(Waiter):
     cdef public double ready_at
     cdef public unsigned long long queries
     cdef public unsigned long long transactions
+    cdef public unsigned long long errors
 
     cpdef repeat(self)
     cpdef confirm(self)
@@ -95,6 +96,14 @@ cdef class ServerEnd(Link):
     cdef public double opened_at
     cdef public double used_at
     cdef public unsigned long long transactions
+    cdef public unsigned long long queries
+    cdef public unsigned long long errors
+    cdef public double query_s
+    cdef public double transaction_s
+    cdef public double wait_s
+    cdef public unsigned long long prepared_hits
+    cdef public unsigned long long prepared_misses
+    cdef public unsigned long long prepared_evictions
 
     cpdef over(self, Desk desk, ClientEnd client)
     cpdef part(self)

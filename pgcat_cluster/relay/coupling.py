@@ -104,6 +104,7 @@ class ClientEnd(Waiter):
         self.ready_at = 0.0
         self.queries = 0
         self.transactions = 0
+        self.errors = 0
 
     def repeat(self) -> None:
         """Ask again, elsewhere: not one byte of an answer has reached the client, and the request only reads."""
@@ -153,7 +154,16 @@ class ServerEnd(Link):
         self.abandoned_at = 0.0
         self.opened_at = 0.0
         self.used_at = 0.0
+        # What was done here, as the desk counts it.
         self.transactions = 0
+        self.queries = 0
+        self.errors = 0
+        self.query_s = 0.0
+        self.transaction_s = 0.0
+        self.wait_s = 0.0
+        self.prepared_hits = 0
+        self.prepared_misses = 0
+        self.prepared_evictions = 0
 
     def over(self, desk: Desk, client: Client) -> None:
         """A transaction is over: the server goes back, if nothing of the client is left on it."""

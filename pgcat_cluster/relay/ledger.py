@@ -25,8 +25,8 @@ READY_QUIET = 6
 class Owed:
     """One reply that a server owes.
 
-    `name` is a client's name of the statement (the unnamed one is everybody's), `statement` what a Parse prepares,
-    `errand` who gets the answer to a question of ours.
+    `name` is a client's name of the statement (the unnamed one is everybody's), `statement` what a Parse prepares
+    or a Close evicts, `errand` who gets the answer to a question of ours.
     """
 
     __slots__ = ("errand", "kind", "name", "statement")

@@ -3,6 +3,7 @@
 from struct import Struct
 
 _length = Struct(">I").unpack_from
+_head = Struct(">BI").unpack_from
 
 
 def cut(buffer: bytearray, start: int, end: int) -> bytes:
@@ -28,3 +29,14 @@ def has_at(buffer: bytearray, start: int, end: int, part: bytes) -> bool:
 def length_at(buffer: bytearray, start: int) -> int:
     """The four bytes at buffer[start] as a number, the most significant one first."""
     return _length(buffer, start)[0]  # type: ignore[no-any-return]
+
+
+def behind_frames(buffer: bytearray, start: int, end: int, kinds: bytes) -> int:
+    """Where the run of whole frames ends that begins at buffer[start], all of types for which `kinds` is not 0."""
+    while end - start >= 5:
+        kind, length = _head(buffer, start)
+        stop = start + 1 + length
+        if not kinds[kind] or stop > end or length < 4:
+            break
+        start = stop
+    return start

@@ -36,3 +36,15 @@ cpdef bint has_at(bytearray buffer, Py_ssize_t start, Py_ssize_t end, bytes part
 cpdef Py_ssize_t length_at(bytearray buffer, Py_ssize_t start) noexcept:
     cdef unsigned char *four = <unsigned char *> PyByteArray_AS_STRING(buffer) + start
     return (<Py_ssize_t> four[0] << 24) | (four[1] << 16) | (four[2] << 8) | four[3]
+
+
+cdef Py_ssize_t behind_frames(bytearray buffer, Py_ssize_t start, Py_ssize_t end, const unsigned char *kinds) noexcept:
+    cdef const unsigned char *text = <const unsigned char *> PyByteArray_AS_STRING(buffer)
+    cdef Py_ssize_t length, stop
+    while end - start >= 5:
+        length = length_at(buffer, start + 1)
+        stop = start + 1 + length
+        if not kinds[text[start]] or stop > end or length < 4:
+            break
+        start = stop
+    return start

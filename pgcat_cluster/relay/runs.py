@@ -12,6 +12,7 @@ _plain = re.compile(
          )+""",
     re.VERBOSE,
 ).match
+_digits = re.compile(rb"(?:[0-9]+|_[0-9])*").match
 _end_of_inside = re.compile(rb"['\\\0]").search
 
 
@@ -26,6 +27,12 @@ def copy_plain(text: bytearray, start: int, end: int, out: bytearray, size: int)
     stop = run.end()
     out[size : size + stop - start] = text[start:stop].lower()
     return stop
+
+
+def end_of_digits(text: bytearray, start: int, end: int) -> int:
+    """Return the end of digits at text[start] that may be parted by single underscores."""
+    found = _digits(text, start, end)
+    return found.end() if found is not None else start
 
 
 def end_of_inside(text: bytearray, start: int, end: int) -> int:

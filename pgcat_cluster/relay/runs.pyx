@@ -21,6 +21,17 @@ cdef Py_ssize_t copy_plain(
     return start
 
 
+cdef Py_ssize_t end_of_digits(const unsigned char *text, Py_ssize_t start, Py_ssize_t end) noexcept:
+    while start < end:
+        if 0x30 <= text[start] <= 0x39:
+            start += 1
+        elif text[start] == 0x5F and start + 1 < end and 0x30 <= text[start + 1] <= 0x39:
+            start += 2
+        else:
+            break
+    return start
+
+
 cdef Py_ssize_t end_of_inside(const unsigned char *text, Py_ssize_t start, Py_ssize_t end) noexcept:
     while start < end and text[start] != 0x27 and text[start] != 0x5C and text[start] != 0:
         start += 1

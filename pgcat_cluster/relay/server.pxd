@@ -17,7 +17,7 @@ cdef class Server(ServerEnd):
     cdef _look(self)
     @cython.locals(client=ClientEnd)
     cdef _deliver(self, bytearray buffer, Py_ssize_t start, Py_ssize_t end)
-    @cython.locals(ledger=Ledger, owed=Owed, desk=Desk, now=double)
+    @cython.locals(ledger=Ledger, owed=Owed, desk=Desk, next_kind=int, now=double, query_s=double, transaction_s=double)
     cdef _ready(self, ClientEnd client, int status)
     cpdef over(self, Desk desk, ClientEnd client)
     @cython.locals(client=ClientEnd)

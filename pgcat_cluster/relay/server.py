@@ -75,8 +75,10 @@ class Server(ServerEnd):
                     self.remaining = stop - end
                     self.dropping = False
                     position = end
-                else:
+                elif client.retry:
                     position = stop
+                else:
+                    position = octets.behind_frames(buffer, stop, end, frames.PASSES)
                 continue
             if stop > end:
                 if length > CALL_BYTES_MAX:
@@ -177,12 +179,13 @@ class Server(ServerEnd):
         if ledger.pop().kind != ledgers.READY:
             self.lost("the server was ready before it had answered everything")
             return
-        self._look()
+        next_kind = ledger.kind()
+        self.quiet = next_kind == ledgers.READY_QUIET
         desk = client.desk
         assert desk is not None
         self.status = status
         client.status = status
-        client.awaiting = ledger.kind() == ledgers.READY
+        client.awaiting = next_kind == ledgers.READY
         client.copying = False
         client.request = None
         if client.answered:
@@ -202,12 +205,16 @@ class Server(ServerEnd):
         now = desk.clock()
         client.ready_at = now
         self.used_at = now
-        desk.query_s += now - client.request_at
-        if status == frames.STATUS_IDLE and ledger.is_empty() and not client.unsynced:
+        query_s = now - client.request_at
+        desk.query_s += query_s
+        self.query_s += query_s
+        if status == frames.STATUS_IDLE and next_kind == 0 and not client.unsynced:
             desk.transactions += 1
             client.transactions += 1
             self.transactions += 1
-            desk.transaction_s += now - client.coupled_at
+            transaction_s = now - client.coupled_at
+            desk.transaction_s += transaction_s
+            self.transaction_s += transaction_s
             client.attempts = 0
             client.primary_only = False
             if client.remaining > 0 and client.streaming:
@@ -300,7 +307,11 @@ class Server(ServerEnd):
                     # Whether it failed itself or was passed over is not known: it is nobody's.
                     client.answered.append(Owed(ledgers.CLOSED, b""))
             elif owed.statement is not None:
-                self.prepared.pop(owed.statement, None)
+                if owed.kind == ledgers.CLOSED_QUIET:
+                    # It was to be evicted, and is still there.
+                    self.prepared[owed.statement] = 0
+                else:
+                    self.prepared.pop(owed.statement, None)
             elif owed.kind == ledgers.PARSED_QUIET and client is not None:
                 client.spelled.discard(owed.name)
             if owed is ledgers.OWED_PROBE and client is not None:
@@ -317,6 +328,9 @@ class Server(ServerEnd):
         desk = client.desk
         assert desk is not None
         desk.errors[sqlstate] = desk.errors.get(sqlstate, 0) + 1
+        self.pool.errors[sqlstate] = self.pool.errors.get(sqlstate, 0) + 1
+        self.errors += 1
+        client.errors += 1
         client.failed = True
         if sqlstate == b"0A000" or (sqlstate == b"26000" and names_ours):
             # A plan that no longer fits, or a statement that is gone: prepare everything again.
@@ -508,10 +522,11 @@ class Server(ServerEnd):
             if used != now:
                 by_use.append((used, statement.server_name, statement))
         by_use.sort(key=_first)
-        for _, server_name, statement in by_use[: max(count, 1)]:
+        for _, server_name, statement in by_use[:count]:
             del self.prepared[statement]
+            self.prepared_evictions += 1
             self.put_bytes(frames.close_frame(server_name))
-            self.ledger.append(ledgers.OWED_CLOSE_QUIET)
+            self.ledger.append(Owed(ledgers.CLOSED_QUIET, None, statement))
 
     # -- the end -------------------------------------------------------------------------------------------
 

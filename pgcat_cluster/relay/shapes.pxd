@@ -44,6 +44,5 @@ cdef Py_ssize_t _continuation(const unsigned char *text, Py_ssize_t i, Py_ssize_
 cdef Py_ssize_t _end_of_name(const unsigned char *text, Py_ssize_t i, Py_ssize_t end) noexcept
 @cython.locals(tag_end=Py_ssize_t, tag=bytearray, close=Py_ssize_t)
 cdef Py_ssize_t _end_of_dollars(bytearray buffer, Py_ssize_t i, Py_ssize_t end) except? -2
-cdef Py_ssize_t _end_of_digits(const unsigned char *text, Py_ssize_t i, Py_ssize_t end) noexcept
 @cython.locals(start=Py_ssize_t, base=int, letter=int, integer=bint, value="long long", k=Py_ssize_t)
 cdef Py_ssize_t _end_of_number(const unsigned char *text, Py_ssize_t i, Py_ssize_t end) noexcept

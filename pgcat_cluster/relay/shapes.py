@@ -194,7 +194,7 @@ class Scanner:
                 stop = _end_of_name(text, stop, end)
             elif kind == _DOLLAR:
                 if i + 1 < end and _CLASS[text[i + 1]] == _DIGIT:
-                    stop = _end_of_digits(text, stop, end)
+                    stop = runs.end_of_digits(text, stop, end)
                     if stop < end and _FOLD[text[stop]] and text[stop] != 0x24:
                         return None  # $1a
                 else:
@@ -439,18 +439,6 @@ def _end_of_dollars(buffer: bytearray, i: int, end: int) -> int:
     return close + len(tag)
 
 
-def _end_of_digits(text: bytearray, i: int, end: int) -> int:
-    """Return the end of digits that may be parted by single underscores."""
-    while i < end:
-        if _CLASS[text[i]] == _DIGIT:
-            i += 1
-        elif text[i] == 0x5F and i + 1 < end and _CLASS[text[i + 1]] == _DIGIT:
-            i += 2
-        else:
-            break
-    return i
-
-
 def _end_of_number(text: bytearray, i: int, end: int) -> int:
     """Return the end of the number at text[i]; negative if it is no 32-bit integer, 0 if junk follows."""
     start = i
@@ -472,10 +460,10 @@ def _end_of_number(text: bytearray, i: int, end: int) -> int:
         if i == start or (i < end and text[i] == 0x2E):
             return 0
     else:
-        i = _end_of_digits(text, i, end)
+        i = runs.end_of_digits(text, i, end)
         if i < end and text[i] == 0x2E and not (i + 1 < end and text[i + 1] == 0x2E):
             integer = False
-            i = _end_of_digits(text, i + 1, end)
+            i = runs.end_of_digits(text, i + 1, end)
         if i < end and text[i] | 0x20 == 0x65:
             integer = False
             i += 1
@@ -483,7 +471,7 @@ def _end_of_number(text: bytearray, i: int, end: int) -> int:
                 i += 1
             if i == end or _CLASS[text[i]] != _DIGIT:
                 return 0
-            i = _end_of_digits(text, i, end)
+            i = runs.end_of_digits(text, i, end)
     if i < end and _FOLD[text[i]] and text[i] != 0x24:
         return 0
     if i + 1 < end and text[i] == 0x2E and _CLASS[text[i + 1]] == _DIGIT:

@@ -2,6 +2,9 @@
 
 import os
 
+# Below this a copy costs less than a view.
+_COPY_BYTES_MAX = 8192
+
 
 def recv_into(fd: int, buffer: bytearray, start: int, end: int) -> int:
     """Receive into buffer[start:end] without blocking; `start < end`, or it looks like the end.
@@ -9,6 +12,8 @@ def recv_into(fd: int, buffer: bytearray, start: int, end: int) -> int:
     Returns the count of bytes, 0 at the end of the stream, -1 when it would block, -2 when the link is dead.
     """
     try:
+        if end - start == len(buffer):
+            return os.readv(fd, (buffer,))
         with memoryview(buffer)[start:end] as room:
             return os.readv(fd, (room,))
     except BlockingIOError:
@@ -20,6 +25,8 @@ def recv_into(fd: int, buffer: bytearray, start: int, end: int) -> int:
 def send_from(fd: int, buffer: bytearray, start: int, end: int) -> int:
     """Send buffer[start:end] without blocking; returns as recv_into does, the count may be short."""
     try:
+        if end - start < _COPY_BYTES_MAX:
+            return os.write(fd, buffer[start:end])
         with memoryview(buffer)[start:end] as rest:
             return os.write(fd, rest)
     except BlockingIOError:

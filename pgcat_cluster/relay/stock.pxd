@@ -22,6 +22,7 @@ cdef class Pool:
     cdef public Py_ssize_t opening
     cdef public Py_ssize_t generation
     cdef public unsigned long long assigned
+    cdef public dict errors
     cdef public bint may_open
 
     cpdef Py_ssize_t busy(self) except? -1

@@ -46,6 +46,7 @@ class Pool:
         self.opening = 0
         self.generation = 0
         self.assigned = 0
+        self.errors: dict[bytes, int] = {}
         self.may_open = True
 
     def busy(self) -> int:

@@ -78,8 +78,12 @@ class Source:
         "failures",
         "key",
         "last_error",
+        "queries",
+        "query_s",
         "retry_at",
+        "transaction_s",
         "transactions",
+        "wait_s",
     )
 
     def __init__(self, account: Account, key: ServerKey) -> None:
@@ -91,6 +95,20 @@ class Source:
         self.bytes_received = 0
         self.bytes_sent = 0
         self.transactions = 0
+        self.queries = 0
+        self.query_s = 0.0
+        self.transaction_s = 0.0
+        self.wait_s = 0.0
+
+    def add(self, server: Server) -> None:
+        """Keep what a link did that is gone now."""
+        self.bytes_received += server.bytes_received
+        self.bytes_sent += server.bytes_sent
+        self.transactions += server.transactions
+        self.queries += server.queries
+        self.query_s += server.query_s
+        self.transaction_s += server.transaction_s
+        self.wait_s += server.wait_s
 
 
 class Account:

@@ -274,9 +274,7 @@ class Control:
         desk = _desk(account)
         desk.server_bytes_received += server.bytes_received
         desk.server_bytes_sent += server.bytes_sent
-        source.bytes_received += server.bytes_received
-        source.bytes_sent += server.bytes_sent
-        source.transactions += server.transactions
+        source.add(server)
         return account
 
     # -- upcalls: deciding ---------------------------------------------------------------------------------
@@ -504,6 +502,7 @@ class Control:
         visitor = client.detail
         if isinstance(visitor, Visitor):
             visitor.account.faults[fault.sqlstate] += 1
+            client.errors += 1
 
     # -- cancel --------------------------------------------------------------------------------------------
 

@@ -161,13 +161,18 @@ class _Tally:
         "bytes_sent",
         "cancels",
         "idle",
+        "queries",
+        "query_s",
         "tested",
+        "wait_s",
+        "xact_s",
         "xacts",
     )
 
     def __init__(self) -> None:
         self.active = self.idle = self.tested = self.being_canceled = self.cancels = 0
-        self.bytes_received = self.bytes_sent = self.xacts = 0
+        self.bytes_received = self.bytes_sent = self.xacts = self.queries = 0
+        self.query_s = self.xact_s = self.wait_s = 0.0
 
     def add(self, server: Server) -> None:
         state = _state(server)
@@ -183,6 +188,10 @@ class _Tally:
         self.bytes_received += server.bytes_received
         self.bytes_sent += server.bytes_sent
         self.xacts += server.transactions
+        self.queries += server.queries
+        self.query_s += server.query_s
+        self.xact_s += server.transaction_s
+        self.wait_s += server.wait_s
 
 
 def _state(server: Server) -> LinkState:
@@ -246,9 +255,7 @@ def _oldest_wait_us(desk: Desk, now_s: float) -> int:
 
 
 def _totals(account: Account, desk: Desk, tallies: Iterable[_Tally]) -> Totals:
-    errors: Counter[str] = Counter(account.faults)
-    for sqlstate, count in desk.errors.items():
-        errors[sqlstate.decode("ascii", "replace")] += count
+    errors = account.faults + _by_sqlstate(desk.errors)
     tallied = list(tallies)
     clients = account.clients
     return Totals(
@@ -269,6 +276,10 @@ def _totals(account: Account, desk: Desk, tallies: Iterable[_Tally]) -> Totals:
     )
 
 
+def _by_sqlstate(counts: Mapping[bytes, int]) -> Counter[str]:
+    return Counter({sqlstate.decode("ascii", "replace"): count for sqlstate, count in counts.items()})
+
+
 def _part(key: ServerKey, pool: Pool, tally: _Tally, *, is_paused: bool) -> PoolServerSnapshot:
     source = _source(pool)
     links, totals = _NO_LINKS, _NOTHING
@@ -284,9 +295,14 @@ def _part(key: ServerKey, pool: Pool, tally: _Tally, *, is_paused: bool) -> Pool
     if tally is not _UNUSED or source.bytes_received:
         totals = Totals(
             xact_count=source.transactions + tally.xacts,
+            query_count=source.queries + tally.queries,
             server_assignment_count=pool.assigned,
             server_bytes_received=source.bytes_received + tally.bytes_received,
             server_bytes_sent=source.bytes_sent + tally.bytes_sent,
+            xact_time_us=_us(source.transaction_s + tally.xact_s),
+            query_time_us=_us(source.query_s + tally.query_s),
+            wait_time_us=_us(source.wait_s + tally.wait_s),
+            errors=_by_sqlstate(pool.errors),
         )
     return PoolServerSnapshot(
         server=str(key), size=pool.limit, is_paused=is_paused, links=links, totals=totals
@@ -372,6 +388,7 @@ def _client(facts: Facts, account: Account, client: Client) -> ClientSnapshot:
         prepared_statements=len(client.statements),
         xact_count=client.transactions,
         query_count=client.queries,
+        error_count=client.errors,
     )
 
 
@@ -423,7 +440,12 @@ def _link(facts: Facts, account: Account, server: Server) -> ServerLinkSnapshot:
         tls=_tls(server),
         application_name=backend.reported.get("application_name", ""),
         prepared_statements=len(server.prepared),
+        prepared_hits=server.prepared_hits,
+        prepared_misses=server.prepared_misses,
+        prepared_evictions=server.prepared_evictions,
         xact_count=server.transactions,
+        query_count=server.queries,
+        error_count=server.errors,
         bytes_received=server.bytes_received,
         bytes_sent=server.bytes_sent,
     )

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import datetime
 import fnmatch
 import itertools
 import json
+import os
+import platform
 import statistics
 import subprocess
 import sys
@@ -17,6 +20,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from pgcat_cluster import __version__
 from pgcat_cluster.demo.processes import DemoFault
 from pgcat_cluster.demo.stack import Stack
 from pgcat_cluster.relay.build import build_kind
@@ -170,6 +174,15 @@ def crowd_table(crowds: list[Crowd]) -> Table:
     return table
 
 
+def conditions(rounds: int, seconds: float) -> str:
+    """Under what the figures were taken, and how to take them again."""
+    return (
+        f"{datetime.date.today()}, make bench ({rounds} rounds of {seconds:g} s), pgcat_cluster {__version__}, "
+        f"Python {platform.python_version()}, {os.cpu_count()} cores, "
+        f"PgBouncer {'.'.join(map(str, pgbouncer_version())) or 'missing'}"
+    )
+
+
 def save(name: str, records: list[Record] | list[Crowd]) -> None:
     RESULTS.mkdir(exist_ok=True)
     rows = ",\n ".join(json.dumps(dataclasses.asdict(record)) for record in records)
@@ -184,6 +197,8 @@ def run_rounds(
     measured: dict[tuple[str, Case], list[Record]] = {case: [] for case in cases}
     is_whole = True
     for number in range(rounds):
+        if not console.is_terminal:
+            console.print(f"round {number + 1} of {rounds}: {len(cases)} cases")
         for position, (target, case) in enumerate(cases, 1):
             workload, protocol, clients = case
             label = f"{target} {workload} {protocol} {clients}"
@@ -212,6 +227,7 @@ def run_rounds(
 def main(rounds: int, seconds: float, only: tuple[str, ...], quick: bool) -> None:
     """Measure PostgreSQL, PgBouncer and the node side by side."""
     console = Console()
+    is_part = quick or bool(only)
     clients = (16,) if quick else CLIENTS
     if quick:
         rounds, seconds = 1, 0.5
@@ -231,21 +247,26 @@ def main(rounds: int, seconds: float, only: tuple[str, ...], quick: bool) -> Non
             cases = [(target, case) for target, case in cases if target in targets]
             records, is_whole = run_rounds(pgbench, targets, cases, rounds, seconds, console)
             crowds = []
-            if not quick and not only:
+            if not is_part:
                 for name, front in targets.items():
                     if front.process is not None:
                         with console.status(f"{CROWD} clients on {name}"):
                             crowds.append(gather(front, front.database("bench"), target=name, clients=CROWD))
-    save("latest.json", records)
-    tables = [results_table(records), ratio_table(records)]
+    tables = [table for table in (results_table(records), ratio_table(records)) if table is not None]
     if crowds:
-        save("crowd.json", crowds)
         tables.append(crowd_table(crowds))
-    with (RESULTS / "latest.txt").open("w") as file:
-        for output in (console, Console(file=file, width=140)):
+    for table in tables:
+        console.print(table)
+    if is_part:
+        console.print("A part was measured: results/ stays as it is.")
+    else:
+        save("latest.json", records)
+        save("crowd.json", crowds)
+        with (RESULTS / "latest.txt").open("w") as file:
+            written = Console(file=file, width=140)
+            written.print(conditions(rounds, seconds))
             for table in tables:
-                if table is not None:
-                    output.print(table)
+                written.print(table)
     sys.exit(0 if is_whole else 1)
 
 

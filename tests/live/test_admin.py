@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+from typing import cast
 
 import psycopg
 import pytest
@@ -118,6 +119,33 @@ def test_what_is_shown_is_what_happens(start_node: NodeMaker) -> None:
         assert division in get(node, "/metrics")[1].splitlines()
         databases = {row["name"]: row for row in show(cats, "DATABASES")}
         assert set(databases) == {"test_shard_0_primary", "test_shard_0_replica_0", "test_shard_0_replica_1"}
+
+
+def test_each_server_tells_what_was_done_there(start_node: NodeMaker) -> None:
+    """PgCat's STATS, CLIENTS and SERVERS: every figure is one of what really ran."""
+    node = start_node()
+    counted = psycopg.connect(node.dsn("test", "test"), autocommit=True, application_name="counted")
+    with console(node, "pgcat") as admin, counted as client:
+        client.execute("create table counted as select 1 as n")
+        client.execute("select pg_sleep(0.02) from counted for update")
+        with pytest.raises(psycopg.errors.DivisionByZero):
+            client.execute("insert into counted select 1 / (n - 1) from counted")
+        for number in range(4):
+            client.execute("update counted set n = %s", (number,), prepare=True)
+        primary, *replicas = sorted(
+            (row for row in show(admin, "STATS") if row["database"] == "test"),
+            key=lambda row: -cast(int, row["total_query_count"]),
+        )
+        assert [primary[f"total_{name}"] for name in ("xact_count", "query_count", "errors")] == [8, 7, 1]
+        assert cast(int, primary["total_query_time"]) >= 20
+        assert cast(int, primary["total_xact_time"]) >= 20
+        assert [row["total_query_count"] for row in replicas] == [0, 0]
+        mine = next(row for row in show(admin, "CLIENTS") if row["application_name"] == "counted")
+        assert [mine[name] for name in ("transaction_count", "query_count", "error_count")] == [8, 7, 1]
+        links = [row for row in show(admin, "SERVERS") if row["transaction_count"]]
+        assert sum(cast(int, link["query_count"]) for link in links) == 7
+        names = ("prepare_cache_hit", "prepare_cache_miss", "prepare_cache_eviction", "prepare_cache_size")
+        assert [[link[name] for name in names] for link in links] == [[4, 1, 0, 1]]
 
 
 def test_pins_name_their_reason(start_node: NodeMaker) -> None:
