@@ -28,7 +28,7 @@ from pgcat_cluster.agreement.transactions import (
     newest,
     unchanged,
 )
-from pgcat_cluster.fleet.store import Compacted, Store, Unavailable, Unknown
+from pgcat_cluster.fleet.store import Compacted, Denied, Store, Unavailable, Unknown
 
 _Value = TypeVar("_Value")
 
@@ -81,7 +81,10 @@ class Operator:
 
     async def _fleets(self) -> str:
         everything = Range(key="/pgcat/", prefix=True, keys_only=True)
-        (found,) = (await self._store.txn(Transaction(then=(everything,)))).answers
+        try:
+            (found,) = (await self._store.txn(Transaction(then=(everything,)))).answers
+        except Denied:
+            return "`fleet apply FILE` founds one"
         rows = found.rows if isinstance(found, Rows) else ()
         names = sorted({row.key.split("/")[2] for row in rows})
         there_are = f"there are: {', '.join(names)}" if names else "there is none at all"
@@ -240,25 +243,27 @@ class Operator:
             finally:
                 await watch.close()
 
-    async def events(
-        self, from_revision: int | None = 1, *, follow: bool = False
-    ) -> AsyncGenerator[Told, None]:
+    async def events(self, since: int | None = 1, *, follow: bool = False) -> AsyncGenerator[Told, None]:
         """What happened since a revision, as far as the store remembers; and what happens, with `follow`.
 
         None: nothing of the past.
         """
         await self.look()
         end, now, self.memory = self.memory.revision, self.memory, Memory()
-        rows = now.under(self.keys.root)
-        if from_revision is not None:
+        last = newest(now.under(self.keys.root))
+        # All of it is read, whatever is told: what a change means depends on what was there before.
+        if since is not None:
             try:
-                async for told in self._past(from_revision, newest(rows), end):
-                    yield told
+                async for told in self._past(1, last, end):
+                    if told.revision >= since:
+                        yield told
             except Compacted as compacted:
-                text = f"etcd remembers nothing before revision {compacted.revision}"
-                yield Told(revision=compacted.revision, text=text, is_new=False)
-                async for told in self._past(compacted.revision, newest(rows), end):
-                    yield told
+                if compacted.revision > since:
+                    text = f"etcd remembers nothing before revision {compacted.revision}"
+                    yield Told(revision=compacted.revision, text=text, is_new=False)
+                async for told in self._past(compacted.revision, last, end):
+                    if told.revision >= since:
+                        yield told
         self.memory = now
         if follow:
             async for batch in self._follow(end + 1):

@@ -178,6 +178,9 @@ async def test_etcd_away_and_users_refused_are_one_clear_line(
     assert refused.endswith("; give --user and --password-file\n")
     assert refused.count("\n") == 1
     as_ada = ("--user", "ada", "--password-file", str(password))
+    assert await shell("status", *as_ada, code=1) == (
+        "Error: there is no fleet `eu` in this etcd; `fleet apply FILE` founds one\n"
+    )
     assert (await shell("apply", shell.file("10"), *as_ada)).startswith("revision ")
     assert json.loads(await shell("get", "pools/app", *as_ada))["size"] == 10
     password.write_text("eve\n")

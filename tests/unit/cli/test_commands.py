@@ -15,7 +15,14 @@ from pgcat_cluster.relay.build import build_kind
 def test_help_names_every_command_and_a_way_to_begin() -> None:
     answer = CliRunner().invoke(main, ["--help"])
     assert answer.exit_code == 0
-    for line in ("pgcat-cluster demo", "pgcat-cluster run --config", "  run ", "  demo ", "  fleet ", "  config "):
+    for line in (
+        "pgcat-cluster demo",
+        "pgcat-cluster run --config",
+        "  run ",
+        "  demo ",
+        "  fleet ",
+        "  config ",
+    ):
         assert line in answer.output
 
 
