@@ -159,13 +159,16 @@ class Following:
         cluster_id = (await self._store.status()).cluster_id
         if self.cluster_id not in (None, cluster_id):
             raise Estranged(f"the store is {cluster_id:x}, it was {self.cluster_id:x}")
+        # What other watches bring while the answer is under way may be newer than it.
+        before = self._revision
         revision = (await self._store.txn(Transaction())).revision
-        _must_reach(revision, self._revision)
+        _must_reach(revision, before)
         self.cluster_id = cluster_id
 
     async def _list(self, prefixes: Sequence[str]) -> None:
+        before = self._revision
         revision, rows = await self._store.snapshot(prefixes)
-        _must_reach(revision, self._revision)
+        _must_reach(revision, before)
         self._lists += 1
         for prefix in prefixes:
             events = self.memory.replace(
