@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import gc
+import contextlib
 import os
-import signal
 import socket
-import sys
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
+from typing import Protocol
+
+from msgspec import structs
 
 from pgcat_cluster import __version__
 from pgcat_cluster.admin import console as consoles
@@ -19,6 +20,7 @@ from pgcat_cluster.admin.grammar import Dialect, Rights
 from pgcat_cluster.admin.http import HttpEndpoints
 from pgcat_cluster.admin.operations import Operations
 from pgcat_cluster.agreement.cancels import BOOT_BYTES, Answer, CancelKeys, PrefixTable
+from pgcat_cluster.agreement.effective import Effective, Use
 from pgcat_cluster.agreement.fleet_key import LINE_BYTES_MIN, FleetKey
 from pgcat_cluster.errors import (
     ConfigFault,
@@ -51,7 +53,7 @@ from pgcat_cluster.relay.stock import Pool
 from pgcat_cluster.session.account import Account, Backend, Source, Visitor
 from pgcat_cluster.session.control import Control
 from pgcat_cluster.session.login import Credential, LoggedIn, LoginPolicy
-from pgcat_cluster.telemetry.logs import Event, LineWriter, RepeatLimit, configure_logs, get_logger, lifecycle
+from pgcat_cluster.telemetry.logs import Event, RepeatLimit, configure_logs, get_logger, lifecycle
 from pgcat_cluster.telemetry.taking import ConsoleVisit
 from pgcat_cluster.topology import diff as changes
 from pgcat_cluster.topology.model import (
@@ -64,8 +66,8 @@ from pgcat_cluster.topology.model import (
     User,
 )
 from pgcat_cluster.topology.reading import InvalidSettings
-from pgcat_cluster.topology.units import parse_address
-from pgcat_cluster.topology.view import ClusterView, View, first_view
+from pgcat_cluster.topology.units import Address, parse_address
+from pgcat_cluster.topology.view import NOT_SEEN, ClusterView, View, first_view
 from pgcat_cluster.wire import md5, messages, scram
 from pgcat_cluster.wire.startup import MINOR_VERSION_MAX, CancelRequest, Startup
 
@@ -82,13 +84,46 @@ _IDLE = 0x49
 LOGIN_RESERVE = 100 + UNDER_WAY_MAX
 
 
+class Fellowship(Protocol):
+    """What a node of a fleet goes by beside its own eyes."""
+
+    def begin(self) -> None:
+        """The node runs, and waits for something to serve by."""
+
+    @property
+    def waits_for(self) -> str:
+        """What is missing before the node can serve; empty when it serves."""
+
+    def agreed(self, cluster: str, primary: str | None) -> Effective:
+        """What each server may be used for, by the fleet and by this node together."""
+
+    def news(self) -> None:
+        """This node believes something else than before."""
+
+    def drain(self) -> None:
+        """The node takes no new clients any more."""
+
+    async def leave(self) -> None:
+        """The node is about to end."""
+
+    async def reload(self) -> list[str]:
+        """Read again what lies outside the store. Raises ConfigFault."""
+
+
 class Node:
     """One running proxy. Owns its listeners, accounts, watches and HTTP endpoints.
 
     It is also what its parts ask of the outside: `House` of the fronts, `Effects` of the session's control.
     """
 
-    def __init__(self, topology: Topology, path: Path, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        topology: Topology,
+        path: Path,
+        loop: asyncio.AbstractEventLoop,
+        fleet_key: FleetKey | None = None,
+        boot: bytes = b"",
+    ) -> None:
         self.path = path
         self.loop = loop
         self.topology = topology
@@ -97,10 +132,10 @@ class Node:
         self.name = topology.node.name or socket.gethostname()
         self.tls = tls_contexts(topology)
         # Without a fleet key nobody else is to understand our keys.
-        fleet_key = FleetKey([os.urandom(LINE_BYTES_MIN)])
-        keys: CancelKeys[Client] = CancelKeys(os.urandom, fleet_key, os.urandom(BOOT_BYTES))
+        fleet_key = fleet_key or FleetKey([os.urandom(LINE_BYTES_MIN)])
+        keys: CancelKeys[Client] = CancelKeys(os.urandom, fleet_key, boot or os.urandom(BOOT_BYTES))
         self.control = Control(self, monotonic_s, keys)
-        self.cancels = Cancels(keys, PrefixTable(self.name), self._cancel_client)
+        self.cancels = Cancels(keys, PrefixTable(self.name), self.cancel_client)
         # Cancels on their way to servers, and how many more each server may get.
         self.cancelling: dict[Server, asyncio.Task[None]] = {}
         self.cancel_places: dict[ServerKey, asyncio.Semaphore] = {}
@@ -116,16 +151,25 @@ class Node:
         self.scratch = bytearray(SCRATCH_BYTES)
         self.mock_secret = os.urandom(32)
         self.credentials = _credentials(topology)
+        self.fleet: Fellowship | None = None
         self.numbers = 0
         self.stopped = asyncio.Event()
+        self.exit_code = 0
         self.is_draining = False
         self._ticker: asyncio.TimerHandle | None = None
         self._draining: asyncio.Task[None] | None = None
 
     # -- life ----------------------------------------------------------------------------------------------
 
+    @property
+    def waits_for(self) -> str:
+        return "" if self.fleet is None else self.fleet.waits_for
+
     async def start(self) -> None:
-        """Serve. Raises OSError if an address can not be had; servers that are down only degrade the start."""
+        """Serve. Raises OSError if an address can not be had; servers that are down only degrade the start.
+
+        A node of a fleet only answers who asks how it is: it calls `listen` when it has something to go by.
+        """
         lifecycle(self.log, "node.starting", node=self.name, version=__version__, build=build_kind())
         for settings in self.topology.pools.values():
             self._add_account(settings)
@@ -133,8 +177,28 @@ class Node:
             self._watch(cluster)
         node = self.topology.node
         try:
-            for text in node.listen:
-                address = parse_address(text)
+            if self.fleet is None:
+                self.listen()
+            if node.http:
+                address = parse_address(node.http)
+                self.http = HttpEndpoints(self.operations, host=address.host, port=address.port)
+                with _naming(address):
+                    self.http_port = await self.http.start()
+        except OSError:
+            await self._close()
+            raise
+        self._tick()
+        if self.fleet is None:
+            self.say_ready()
+        else:
+            self.fleet.begin()
+
+    def listen(self) -> None:
+        """Let clients in. Raises OSError if an address can not be had."""
+        node = self.topology.node
+        for text in node.listen:
+            address = parse_address(text)
+            with _naming(address):
                 listener = Listener(
                     address,
                     reuse_port=node.reuse_port,
@@ -142,16 +206,19 @@ class Node:
                     on_client=self._accepted,
                     loop=self.loop,
                 )
-                self.listeners.append(listener)
-                lifecycle(self.log, "listener.opened", address=f"{address.host}:{listener.port}")
-            if node.http:
-                address = parse_address(node.http)
-                self.http = HttpEndpoints(self.operations, host=address.host, port=address.port)
-                self.http_port = await self.http.start()
-        except OSError as error:
-            await self._close()
-            raise OSError(error.errno, f"{address}: {os.strerror(error.errno or 0)}") from error
-        self._tick()
+            self.listeners.append(listener)
+            lifecycle(self.log, "listener.opened", address=f"{address.host}:{listener.port}")
+
+    def can_not_listen(self, error: OSError) -> None:
+        self.exit_code = EXIT_CONFIG
+        self.log.error(
+            "can not listen",
+            reason=error.strerror,
+            remedy="change node.listen or node.http, or stop what listens there",
+        )
+
+    def say_ready(self) -> None:
+        node = self.topology.node
         lifecycle(
             self.log, "node.ready", node=self.name, listen=",".join(node.listen), http=node.http or "off"
         )
@@ -166,6 +233,8 @@ class Node:
             account.is_removed = True
             for server in list(account.servers):
                 server.terminate()
+        if self.fleet is not None:
+            await self.fleet.leave()
         await self._close()
         lifecycle(self.log, "node.stopped", node=self.name)
         self.stopped.set()
@@ -191,6 +260,8 @@ class Node:
             self._draining = spawn(self.stop(), "stop")
             return
         self.is_draining = True
+        if self.fleet is not None:
+            self.fleet.drain()
         self._draining = spawn(self._drain(mode), "drain")
 
     async def _drain(self, mode: ShutdownMode) -> None:
@@ -266,7 +337,9 @@ class Node:
                 )
             account.pools[server.key].weight = server.weight
         account.view = self.view.clusters[account.settings.cluster]
-        account.on_all_bad = self.topology.clusters[account.settings.cluster].read.on_all_bad
+        on_all_bad = self.topology.clusters[account.settings.cluster].read.on_all_bad
+        # In a fleet the view says already which of the bad may be used: never those an operator took away.
+        account.on_all_bad = "primary" if self.fleet is not None and on_all_bad == "any" else on_all_bad
         self.control.place(account)
 
     def _watch(self, cluster: Cluster) -> None:
@@ -318,27 +391,68 @@ class Node:
                 lifecycle(self.log, "primary.changed", cluster=cluster, change=repr(decision))
             elif isinstance(decision, Restarted):
                 self._retire(cluster, decision.server)
+        if self.fleet is not None:
+            self.fleet.news()
         standings = watch.health.standings()
+        leader = next((name for name, one in standings.items() if one.is_primary), None)
+        self._use(cluster, leader, self._uses(cluster, leader), watch.health.roles.reason)
+
+    def heed(self, cluster: str) -> None:
+        """The fleet says something else of a cluster than before."""
+        watch, view = self.watches.get(cluster), self.view.clusters.get(cluster)
+        if watch is None or view is None:
+            return
+        # Before this node has looked for itself, it goes by what it saw last.
+        known = watch.health.roles.primary
+        leader = known if known is not None else view.primary.name if view.primary is not None else None
+        uses = self._uses(cluster, leader)
+        for name, server in view.servers.items():
+            if server.why_not == NOT_SEEN and name in uses and uses[name].reads:
+                uses[name] = structs.replace(uses[name], reads=False, reason=NOT_SEEN)
+        self._use(cluster, leader, uses, watch.health.roles.reason if known is None else "")
+
+    def _uses(self, cluster: str, leader: str | None) -> dict[str, Use]:
+        """What each server may be used for: by the fleet if there is one, else by this node alone."""
+        if self.fleet is not None:
+            return dict(self.fleet.agreed(cluster, leader).servers)
+        servers = self.topology.clusters[cluster].servers
+        return {
+            name: Use(reads=not one.reason, writes=one.writes, weight=servers[name].weight, reason=one.reason)
+            for name, one in self.watches[cluster].health.standings().items()
+            if name in servers
+        }
+
+    def _use(self, cluster: str, leader: str | None, uses: dict[str, Use], why_no_leader: str) -> None:
         view = self.view.clusters[cluster]
-        primary = next((one for one in standings.values() if one.is_primary), None)
+        standings = self.watches[cluster].health.standings()
         before = view.primary
-        if primary is not None and primary.writes:
-            view = view.with_primary(primary.server)
+        if leader not in uses:
+            leader = None
+        if leader is not None and uses[leader].writes:
+            view = view.with_primary(leader)
         else:
-            view = view.with_primary(
-                None, primary.reason if primary is not None else watch.health.roles.reason
-            )
-        for name, standing in standings.items():
-            was = view.servers[name].why_not
-            if was != standing.reason:
-                view = view.with_server(name, standing.reason)
-                if bool(was) != bool(standing.reason):
-                    lifecycle(
-                        self.log,
-                        "server.avoided" if standing.reason else "server.restored",
-                        server=f"{cluster}/{name}",
-                        reason=standing.reason or was,
-                    )
+            view = view.with_primary(None, uses[leader].reason if leader is not None else why_no_leader)
+        for name, use in uses.items():
+            if name not in view.servers:
+                continue
+            was, reason = view.servers[name].why_not, "" if use.reads else use.reason
+            # Of little weight is not of none: who is on probation must be seen to do well.
+            weight = max(1, round(use.weight)) if use.weight else 0
+            if reason == "" and weight != view.servers[name].weight:
+                view = view.with_weight(name, weight)
+            if was == reason:
+                continue
+            view = view.with_server(name, reason)
+            if bool(was) != bool(reason):
+                lifecycle(
+                    self.log,
+                    "server.avoided" if reason else "server.restored",
+                    server=f"{cluster}/{name}",
+                    reason=reason or was,
+                )
+                if reason and name in standings and standings[name].reads and name != leader:
+                    # Well as far as we can see; but no client is to meet its links again.
+                    self._retire(cluster, name)
         if before != view.primary:
             # A server that changed its role is never used under the old one again.
             for key in (before, view.primary):
@@ -361,21 +475,30 @@ class Node:
             cluster: ClusterView = view.clusters[account.settings.cluster]
             if account.view is not cluster:
                 account.view = cluster
+                for server in cluster.servers.values():
+                    if (pool := account.pools.get(server.key)) is not None:
+                        pool.weight = server.weight
                 self.control.place(account)
 
     # -- reload --------------------------------------------------------------------------------------------
 
     async def reload(self) -> list[str]:
         """Read the file again and apply what changed; one line a change. Raises ConfigFault, changing nothing."""
+        if self.fleet is not None:
+            return await self.fleet.reload()
         try:
             topology = load(self.path, lambda text: self.log.warning("config.warning", text=text))
         except InvalidSettings as error:
             problems = "; ".join(error.lines())
             lifecycle(self.log, "config.rejected", level="error", file=str(self.path), problems=problems)
             raise ConfigFault(problems) from None
+        return await self.adopt(topology)
+
+    async def adopt(self, topology: Topology) -> list[str]:
+        """Go by another topology from now on; one line a change."""
         old, self.topology = self.topology, topology
         found = changes.diff(old, topology)
-        self.credentials = _credentials(topology)
+        self.credentials = _credentials(topology, old, self.credentials)
         await self._apply(found)
         lines = [str(change) for change in found]
         lifecycle(self.log, "config.applied", changes="; ".join(lines) or "none")
@@ -518,7 +641,7 @@ class Node:
         await self.cancels.requested(request.pid, request.secret, _host(client))
         client.close_after_flush()
 
-    async def _cancel_client(self, client: Client) -> Answer:
+    async def cancel_client(self, client: Client) -> Answer:
         """Cancel for a client of this node; if a server must be told, wait until it has been."""
         answer = self.control.cancel_client(client)
         server = client.server
@@ -718,12 +841,26 @@ class Node:
             watch.traffic_failed(source.key.name, EvidenceClass.REFUSED, reason)
 
 
-def _credentials(topology: Topology) -> MappingProxyType[str, Credential]:
-    """Who may log in and how; a verifier is made of a password once, here."""
+@contextlib.contextmanager
+def _naming(address: Address) -> Iterator[None]:
+    """An OSError says which address can not be had."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, f"{address}: {os.strerror(error.errno or 0)}") from error
+
+
+def _credentials(
+    topology: Topology, before: Topology | None = None, known: Mapping[str, Credential] = MappingProxyType({})
+) -> MappingProxyType[str, Credential]:
+    """Who may log in and how; a verifier is made of a password once, here, and kept while the user is the same."""
+    old = before.users if before is not None else {}
     return MappingProxyType(
         {
-            user.name: Credential(method=user.auth, verifier=_verifier(user))
-            for user in topology.users.values()
+            name: known[name]
+            if old.get(name) == user and name in known
+            else Credential(method=user.auth, verifier=_verifier(user))
+            for name, user in topology.users.items()
         }
     )
 
@@ -756,61 +893,3 @@ def _peer(client: Client) -> str:
 
 def _host(client: Client) -> str:
     return str(client.detail[0]) if isinstance(client.detail, tuple) else "unknown"
-
-
-def run(path: Path) -> int:
-    """Run a node until it is told to stop; the exit code: 0, or 78 if it could not start."""
-    try:
-        topology = load(path, _say)
-    except InvalidSettings as error:
-        for line in error.lines():
-            _say(line)
-        return EXIT_CONFIG
-    writer = LineWriter(sys.stderr)
-    configure_logs(writer, form=topology.node.log.format, level=topology.node.log.level)
-    try:
-        try:
-            import uvloop
-        except ImportError:
-            return asyncio.run(_serve(topology, path, writer))
-        return uvloop.run(_serve(topology, path, writer))
-    finally:
-        writer.close()
-
-
-def _say(text: str) -> None:
-    """For the person who starts the node, before there is a log."""
-    sys.stderr.write(f"{text}\n")
-
-
-async def _serve(topology: Topology, path: Path, writer: LineWriter) -> int:
-    loop = asyncio.get_running_loop()
-    node = Node(topology, path, loop)
-    node.operations.writer = writer
-    try:
-        await node.start()
-    except OSError as error:
-        node.log.error(
-            "can not listen",
-            reason=error.strerror,
-            remedy="change node.listen or node.http, or stop what listens there",
-        )
-        return EXIT_CONFIG
-    # What is alive now stays: the collector need not look at it again.
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(10000, 20, 50)
-    loop.add_signal_handler(signal.SIGHUP, lambda: spawn(_reload(node), "reload"))
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, node.shutdown, "drain")
-    loop.add_signal_handler(signal.SIGQUIT, node.shutdown, "immediate")
-    await node.stopped.wait()
-    return 0
-
-
-async def _reload(node: Node) -> None:
-    try:
-        await node.reload()
-    except ConfigFault:
-        # Said in the log by whoever raised it; the node goes on as it was.
-        return

@@ -12,7 +12,12 @@ import pytest
 
 from pgcat_cluster.relay.build import build_kind
 
-pytest_plugins = ["tests.support.etcd", "tests.support.front_fixtures", "tests.support.stack"]
+pytest_plugins = [
+    "tests.support.etcd",
+    "tests.support.fleets",
+    "tests.support.front_fixtures",
+    "tests.support.stack",
+]
 
 # How fast this machine is today says nothing about the code.
 hypothesis.settings.register_profile(

@@ -51,6 +51,9 @@ class NodePort(Protocol):
     control: Control
 
     @property
+    def waits_for(self) -> str: ...
+
+    @property
     def accounts(self) -> Mapping[PoolKey, Account]: ...
 
     @property
@@ -119,6 +122,7 @@ class Operations:
             views=node.view.clusters,
             standings={name: watch.health.standings() for name, watch in node.watches.items()},
             consoles=node.consoles,
+            waits_for=node.waits_for,
         )
         return take(facts, connections=connections)
 

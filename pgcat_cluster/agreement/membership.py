@@ -21,7 +21,11 @@ def join(keys: Keys, node: str, live: Live, lease: int, more: Iterable[Operation
 
 def drain(row: Row, live: Live) -> Transaction:
     """The node takes no new clients, and does not vote any more."""
-    draining = structs.replace(live, state="draining")
+    return become(row, structs.replace(live, state="draining"))
+
+
+def become(row: Row, live: Live) -> Transaction:
+    """What the node says of itself changes; `row` is what it has said so far."""
     return Transaction(
-        compares=(unchanged(row),), then=(Put(key=row.key, value=encode(draining), lease=row.lease),)
+        compares=(unchanged(row),), then=(Put(key=row.key, value=encode(live), lease=row.lease),)
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from pgcat_cluster.agreement.schemas import KINDS, schemas
-from pgcat_cluster.net.config_file import load, read_settings
+from pgcat_cluster.net.config_file import load, read_local, read_settings, tree_of_file
 from pgcat_cluster.topology.model import Topology
 from pgcat_cluster.topology.reading import InvalidSettings
 from pgcat_cluster.topology.showing import as_document, resolved, shown_lines
@@ -27,7 +27,11 @@ def check(file: Path, as_json: bool) -> None:
     """Say everything that is wrong with FILE and its secrets; exit 78 if anything is."""
     warnings: list[str] = []
     try:
-        topology = load(file, warnings.append)
+        if "store" in tree_of_file(file):
+            local = read_local(file, {})
+            summary = f"node {local.node.name} of fleet {local.store.fleet}"
+        else:
+            summary = _summary(load(file, warnings.append))
     except InvalidSettings as invalid:
         _refuse(invalid, as_json)
     for warning in warnings:
@@ -35,7 +39,7 @@ def check(file: Path, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"file": str(file), "valid": True, "errors": [], "warnings": warnings}))
     else:
-        click.echo(f"{file}: valid: {_summary(topology)}")
+        click.echo(f"{file}: valid: {summary}")
 
 
 @config.command()

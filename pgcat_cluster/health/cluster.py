@@ -53,10 +53,11 @@ class Duty:
 
     Nodes that are no jurors keep no link to it and probe ever more rarely the more there are: whatever their
     number, it sees few probes. A banned server is probed more rarely with each strike, always by a fresh
-    connect, until it answers.
+    connect, until it answers. What an operator told us to ignore is as good as not probed.
     """
 
     is_juror: bool = True
+    ignored: bool = False
     nodes: int = 1
     banned: bool = False
     strikes: int = 0
@@ -226,6 +227,8 @@ class ClusterHealth:
     def probe_interval_s(self, server: str) -> float:
         """From the start of one probe to the start of the next."""
         duty = self._duties[server]
+        if duty.ignored:
+            return _IGNORED_INTERVAL_S
         state = self._detectors[server].opinion.state
         interval_s = self._detectors[server].probe_interval_s
         if duty.banned and not self._is_proven(server):
@@ -292,6 +295,7 @@ _PROBES_PER_LINK = 5
 _OTHERS_INTERVAL_S = 1.0
 _OTHERS_INTERVAL_PER_NODE_S = 0.1
 _BANNED_INTERVAL_MAX_S = 10.0
+_IGNORED_INTERVAL_S = 3600.0
 _CERTAIN = (EvidenceClass.REFUSED, EvidenceClass.WRONG)
 
 

@@ -174,20 +174,8 @@ class _Rounds:
 
     async def _ask_afresh(self, timeout_s: float) -> ServerFacts:
         self._drop_link()
-        target = self._target
         deadline_s = monotonic_s() + timeout_s
-        opened = await open_server(
-            target.address,
-            tls=target.tls,
-            user=target.user,
-            database=target.database,
-            password=target.secret,
-            # Nobody who may create functions in that database shall answer in the server's place.
-            parameters={"application_name": "pgcat_cluster probe", "search_path": "pg_catalog"},
-            timeout_s=timeout_s,
-            loop=self._loop,
-        )
-        self._link = SimpleConnection(opened, target.address, self._loop)
+        self._link = await _connect(self._target, timeout_s, self._loop)
         self._probes_left = self._guide.probes_per_link(self._server) - 1
         return await self._ask(deadline_s - monotonic_s())
 
@@ -199,6 +187,33 @@ class _Rounds:
         if self._link is not None:
             self._link.close()
             self._link = None
+
+
+async def look_once(target: ProbeTarget, timeout_s: float, loop: asyncio.AbstractEventLoop) -> ServerFacts:
+    """Connect, log in, ask, and leave. Raises OpenFailed."""
+    deadline_s = monotonic_s() + timeout_s
+    link = await _connect(target, timeout_s, loop)
+    try:
+        return parse_facts(await link.query(_QUESTION, deadline_s - monotonic_s()))
+    finally:
+        link.close()
+
+
+async def _connect(
+    target: ProbeTarget, timeout_s: float, loop: asyncio.AbstractEventLoop
+) -> SimpleConnection:
+    opened = await open_server(
+        target.address,
+        tls=target.tls,
+        user=target.user,
+        database=target.database,
+        password=target.secret,
+        # Nobody who may create functions in that database shall answer in the server's place.
+        parameters={"application_name": "pgcat_cluster probe", "search_path": "pg_catalog"},
+        timeout_s=timeout_s,
+        loop=loop,
+    )
+    return SimpleConnection(opened, target.address, loop)
 
 
 def parse_facts(rows: list[list[str | None]]) -> ServerFacts:

@@ -29,6 +29,7 @@ class ClusterWatch:
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         self.health = health
+        self._targets = targets
         self._on_change = on_change
         self._prober = Prober(targets, guide=health, on_sample=self._receive, loop=loop)
         self._ticker: asyncio.Task[None] | None = None
@@ -41,6 +42,14 @@ class ClusterWatch:
         if self._ticker is not None:
             self._ticker.cancel()
         await self._prober.stop()
+
+    def target(self, server: str) -> ProbeTarget | None:
+        """How a server is looked at; None if it is not of this cluster."""
+        return self._targets.get(server)
+
+    def probe(self, server: str) -> None:
+        """Look at a server at once, by a fresh connect."""
+        self._prober.nudge(server)
 
     def traffic_failed(self, server: str, evidence: EvidenceClass, detail: str) -> None:
         """A link of the pool could not be opened, or was lost: let a probe find out at once."""

@@ -105,7 +105,7 @@ class Control:
             readers = readers + [pool for pool in writers if pool not in readers]
         if desk.primary.pools != writers:
             desk.primary.serve_by(writers)
-        if desk.replica.pools != readers:
+        if desk.replica.pools != readers or desk.replica.weight != sum(pool.weight for pool in readers):
             desk.replica.serve_by(readers)
         for target in (desk.primary, desk.replica):
             self._serve(account, target)

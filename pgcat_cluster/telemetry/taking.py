@@ -75,6 +75,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     views: Mapping[str, ClusterView]
     standings: Mapping[str, Mapping[str, Standing]]
     consoles: Mapping[Client, ConsoleVisit]
+    waits_for: str = ""  # what a node of a fleet lacks before it can serve anybody
 
 
 def take(facts: Facts, *, connections: bool) -> NodeSnapshot:
@@ -114,6 +115,8 @@ def take(facts: Facts, *, connections: bool) -> NodeSnapshot:
 
 def _not_ready(facts: Facts) -> tuple[str, ...]:
     reasons = ["the node is shutting down"] if facts.state == "draining" else []
+    if facts.waits_for:
+        reasons.append(facts.waits_for)
     for name, view in facts.views.items():
         if view.primary is None:
             reasons.append(f"no primary is known in cluster {name}: {view.why_no_primary}")

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from msgspec import NODEFAULT, Struct, inspect
 
 from pgcat_cluster.topology import rules
-from pgcat_cluster.topology.settings import Cluster, Document, Fleet, Pool, Settings, User
+from pgcat_cluster.topology.settings import Cluster, Document, Fleet, Local, Pool, Settings, User
 from pgcat_cluster.topology.units import Notation
 
 Path = tuple[str, ...]
@@ -78,6 +78,17 @@ def read(tree: Mapping[str, object], source: str) -> Settings:
         ],
     }
     return _read(Settings, tree, source, known)
+
+
+def read_local(tree: Mapping[str, object], source: str) -> Local:
+    """What a node of a fleet has in a file of its own. Raises InvalidSettings.
+
+    Who its operators are is known only from the store: any name will do here.
+    """
+    node = _table_of(tree, "node")
+    lists = (node.get(field) for field in ("admin_users", "stats_users"))
+    named = [name for names in lists if isinstance(names, list) for name in names if isinstance(name, str)]
+    return _read(Local, tree, source, {"user name": named})
 
 
 def read_document(cls: type[_Document], tree: Mapping[str, object], source: str = "") -> _Document:

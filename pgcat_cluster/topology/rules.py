@@ -173,6 +173,22 @@ def _consoles_keep_their_names(documents: Settings) -> Broken:
             )
 
 
+def _fleet_knows_the_name(local: settings.Local) -> Broken:
+    if local.node.name is None:
+        yield ("node", "name"), "is missing; a node of a fleet needs a name that no other has"
+
+
+def _store_says_all_of_a_pair(store: settings.Store) -> Broken:
+    if not store.endpoints:
+        yield ("endpoints",), "is empty; at least one address is needed"
+    pairs = (("cert", "key"), ("user", "secret"), ("peer", "peer_key"))
+    for one, other in (*pairs, *((other, one) for one, other in pairs)):
+        if getattr(store, one) and not getattr(store, other):
+            yield (other,), f"is missing; it belongs to {one}"
+    if store.cert is not None and store.ca is None:
+        yield ("ca",), "is missing; TLS needs the authority of the members' certificates"
+
+
 RULES: Mapping[type[Document], tuple[Callable[[Any], Broken], ...]] = {
     ClientTls: (
         _certificate_has_its_key,
@@ -181,6 +197,8 @@ RULES: Mapping[type[Document], tuple[Callable[[Any], Broken], ...]] = {
     ),
     ServerTls: (_certificate_has_its_key, _verified_servers_have_an_authority),
     settings.Node: (_listens_somewhere_once,),
+    settings.Store: (_store_says_all_of_a_pair,),
+    settings.Local: (_fleet_knows_the_name,),
     settings.Health: (_probe_timeouts_are_in_order,),
     settings.Activation: (_no_canaries_yet,),
     settings.Fleet: (_long_leases_are_longer,),

@@ -169,6 +169,49 @@ class Node(Document, frozen=True, kw_only=True):
     tcp: Tcp = Tcp()
 
 
+# ---- [store]: where a node of a fleet finds everything else
+
+
+class Store(Document, frozen=True, kw_only=True):
+    """How a node reaches its fleet, and who it is there. Relative paths begin at the file's directory.
+
+    `host` names what the node shares its fate with, unset: this machine. Without `state_dir` a node that starts
+    while the store is away has nothing to go by. At `peer` other nodes of the fleet ask this one, who share the
+    lines of the file `peer_key`; without it cancel requests work only at the node of the client they are for.
+    """
+
+    endpoints: list[ListenAddress]
+    fleet: Name
+    zone: str = ""
+    host: Text | None = None
+    state_dir: Text | None = None
+    ca: Text | None = None
+    cert: Text | None = None
+    key: Text | None = None
+    user: Text | None = None
+    secret: Reference | None = None
+    peer: OptionalAddress = ""
+    peer_key: Text | None = None
+    quota: Size | None = None
+    allow_bad_version: bool = False
+
+    refused: ClassVar[Mapping[str, str]] = {"password": _CLEAR_PASSWORD}
+
+
+_IN_THE_STORE = "is not for the file of a node with [store]: it stands in the store"
+
+
+class Local(Document, frozen=True, kw_only=True):
+    """All that a node of a fleet must know before it can read the store."""
+
+    node: Node
+    store: Store
+
+    refused: ClassVar[Mapping[str, str]] = dict.fromkeys(
+        ("fleet", "clusters", "pools", "users", "shardmaps"), _IN_THE_STORE
+    )
+
+
 # ---- [fleet]
 
 
@@ -386,4 +429,7 @@ class Settings(Document, frozen=True, kw_only=True):
     pools: dict[Name, Pool] = {}
     users: dict[Name, User] = {}
 
-    refused: ClassVar[Mapping[str, str]] = {"shardmaps": needs("shards-1")}
+    refused: ClassVar[Mapping[str, str]] = {
+        "shardmaps": needs("shards-1"),
+        "store": "makes this the file of a node of a fleet, which holds [node] and [store] alone",
+    }

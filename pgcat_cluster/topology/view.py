@@ -48,6 +48,11 @@ class ClusterView(Value, frozen=True, kw_only=True):
         server = structs.replace(self.servers[name], why_not=why_not)
         return structs.replace(self, servers=MappingProxyType({**self.servers, name: server}))
 
+    def with_weight(self, name: str, weight: int) -> "ClusterView":
+        """A server takes another part of the reads."""
+        server = structs.replace(self.servers[name], weight=weight)
+        return structs.replace(self, servers=MappingProxyType({**self.servers, name: server}))
+
 
 class View(Value, frozen=True, kw_only=True):
     """One snapshot of all clusters; `generation` grows with each change."""

@@ -64,7 +64,7 @@ class Member:
         self.node.cancels = Cancels(
             keys,
             self.table,
-            self.node._cancel_client,
+            self.node.cancel_client,
             links=self.links,
             zone=zone,
             neighbours=lambda: self.neighbours,

@@ -36,6 +36,8 @@ FLOORS = [
     {"net"},
     {"admin", "fleet", "probes"},
     {"node"},
+    {"process"},
+    {"fleet_node"},
     {"cli", "demo"},
 ]
 

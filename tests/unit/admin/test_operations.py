@@ -89,6 +89,7 @@ class House:
     def __init__(self, text: bytes = SETTINGS) -> None:
         self.name = "n1"
         self.is_draining = False
+        self.waits_for = ""
         self.topology: Topology = build(parse(text, "node.toml"), lambda reference: PASSWORD)
         self.view: View = first_view(self.topology)
         self.control = Control(

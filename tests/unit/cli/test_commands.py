@@ -56,4 +56,4 @@ def test_help_imports_no_command() -> None:
 def test_run_without_a_file_says_what_is_missing() -> None:
     answer = CliRunner().invoke(main, ["run"])
     assert answer.exit_code == 2
-    assert "Missing option '--config'" in answer.output
+    assert "--config FILE, or --etcd, --fleet and --node" in answer.output

@@ -1,0 +1,160 @@
+"""Nodes that go by one etcd: edits, bad ones too, bans, overrides, and life without the store."""
+
+from __future__ import annotations
+
+import pytest
+
+from pgcat_cluster.demo.node import Node
+from tests.live.test_cancels import Busy, login_of, send_cancel
+from tests.live.test_node_health import Readers
+from tests.support.fleets import FleetMaker, size
+from tests.support.nodes import answer, backend, connect, eventually, get, lines, links, one, port
+from tests.support.stack import StackMaker
+
+pytestmark = pytest.mark.once
+
+
+def avoids(node: Node, server: str) -> bool:
+    return bool(backend(node, server)["is_avoided"])
+
+
+def test_an_edit_reaches_all_and_a_broken_one_nobody(make_fleet: FleetMaker) -> None:
+    fleet = make_fleet()
+    fleet.put("config/pools/test", "users = { test = {} }\nsize = 7")
+    eventually(lambda: [size(node) for node in fleet.nodes] == [7, 7, 7], "the pool is larger")
+    (accepted,) = fleet.values("decided/accepted")
+    eventually(
+        lambda: {ack["active"]["gen"] for ack in fleet.values("ack/")} == {accepted["gen"]}, "all say so"
+    )
+
+    fleet.put("config/pools/test", 'users = { tst = {} }\nsize = "many"')
+    eventually(lambda: all(ack.get("nack") for ack in fleet.values("ack/")), "all refuse it")
+    for ack in fleet.values("ack/"):
+        assert [(one["key"], one["path"], one["msg"]) for one in ack["nack"]] == [
+            ("config/pools/test", "users.tst", 'user "tst" does not exist; did you mean "test"?'),
+            ("config/pools/test", "size", '"many" is not allowed; allowed: a whole number, at least 1'),
+        ]
+    eventually(lambda: fleet.values("status/config")[0]["desired"]["state"] == "rejected", "it is said")
+    # It lies there, and does no harm to who starts now either.
+    restarted = fleet.nodes[0]
+    restarted.stop()
+    restarted.start()
+    assert [size(node) for node in fleet.nodes] == [7, 7, 7]
+    assert fleet.values("decided/accepted") == [accepted]
+    with connect(restarted) as client:
+        assert one(client, "select 1") == 1
+
+
+def test_a_login_that_a_server_refuses_stops_an_edit(make_fleet: FleetMaker) -> None:
+    fleet = make_fleet(nodes=1)
+    fleet.put("config/pools/other", 'database = "missing"\nusers = { test = {} }')
+    eventually(lambda: bool(fleet.values("ack/")[0].get("nack")), "it is refused")
+    (nack,) = fleet.values("ack/")[0]["nack"]
+    assert (nack["key"], nack["path"]) == ("config/pools/other", "users.test")
+    assert nack["msg"].startswith("server main/p1 refuses the login: ")
+    assert 'database "missing" does not exist' in nack["msg"]
+
+
+def test_a_dead_replica_is_banned_by_all_and_comes_back(
+    make_fleet: FleetMaker, make_stack: StackMaker
+) -> None:
+    stack = make_stack()
+    fleet = make_fleet(stack=stack, pool="size = 4")
+    dead = stack.replicas[0]
+    with Readers(fleet.nodes[0]) as first, Readers(fleet.nodes[1]) as second:
+        eventually(lambda: dead.port in first.since(0) & second.since(0), "it is read")
+        dead.kill()
+        eventually(lambda: fleet.keys("decided/ban/") == ["decided/ban/main/r1/fleet"], "it is banned")
+        eventually(lambda: all(avoids(node, "r1") for node in fleet.nodes), "all avoid it")
+        (ban,) = fleet.values("decided/ban/")
+        assert (ban["state"], ban["why"], ban["jury"], ban["strikes"]) == ("banned", ["refused"], 3, 1)
+        assert len(ban["votes"]) >= ban["need"] == 2
+        assert all(lines(node, "server.banned") for node in fleet.nodes)
+        dead.start()
+        eventually(lambda: fleet.keys("decided/ban/") == [], "it is forgiven")
+        eventually(lambda: not any(avoids(node, "r1") for node in fleet.nodes), "all use it again")
+        count = len(first.answers)
+        eventually(lambda: dead.port in {answer for _, answer in first.answers[count:]}, "it is read again")
+    assert first.failures == second.failures == []
+    eventually(lambda: fleet.keys("verdict/") == [], "nothing is left of it")
+
+
+def test_life_without_the_store(make_fleet: FleetMaker) -> None:
+    fleet = make_fleet(nodes=2)
+    first, second = fleet.nodes
+    fleet.put("override/main/r1", "drain")
+    eventually(lambda: avoids(first, "r1") and avoids(second, "r1"), "both heed it")
+    eventually(lambda: (first.folder / "state" / "known.json").exists(), "it is written down")
+    (member,) = fleet.etcd.members
+    with connect(first) as client:
+        member.stop()
+        assert one(client, "select 1") == 1
+        eventually(lambda: bool(lines(second, "fleet.lost")), "the lease is given up")
+        assert one(client, "select 1") == 1
+        second.kill()
+        second.start()
+        assert lines(second, "begins with what was kept")
+        with connect(second) as other:
+            assert one(other, "select 1") == 1
+        assert avoids(second, "r1")
+        fleet.etcd.restart(member)
+        eventually(lambda: len(fleet.keys("live/")) == 2, "both are there again")
+        fleet.delete("override/main/r1")
+        eventually(lambda: not (avoids(first, "r1") or avoids(second, "r1")), "it is used again")
+        assert one(client, "select 1") == 1
+
+
+def test_one_word_drains_bans_and_pauses(make_fleet: FleetMaker) -> None:
+    fleet = make_fleet(nodes=2)
+    r1, r2 = fleet.stack.replicas
+    for word in ("drain", "ban"):
+        fleet.put("override/main/r1", word)
+        eventually(lambda: all(avoids(node, "r1") for node in fleet.nodes), f"{word} is heeded")
+        for node in fleet.nodes:
+            with connect(node) as client:
+                assert {port(client) for _ in range(20)} == {r2.port}
+        fleet.delete("override/main/r1")
+        eventually(lambda: not any(avoids(node, "r1") for node in fleet.nodes), "it is used again")
+    node = fleet.nodes[0]
+    with connect(node) as client:
+        assert port(client) in (r1.port, r2.port)
+        fleet.put("override/_pool/test", "pause")
+        eventually(lambda: not any(links(node).get(state) for state in ("idle", "active")), "it is drained")
+        eventually(
+            lambda: all(ack.get("drained", {}).get("test") for ack in fleet.values("ack/")), "all say so"
+        )
+        client.pgconn.send_query(b"select 1")
+        eventually(lambda: "waiting" in get(node, "/status")[1], "it waits")
+        fleet.delete("override/_pool/test")
+        assert answer(client) == (b"1", None)
+
+
+def test_a_cancel_at_another_node_reaches_the_query(make_fleet: FleetMaker) -> None:
+    fleet = make_fleet(nodes=2, pool='reads = "primary"')
+    owner, other = fleet.nodes
+    eventually(lambda: len(fleet.keys("prefix/")) == 2, "both have a prefix")
+    busy = Busy(login_of(owner), "select pg_sleep(600), 'fleet'", fleet.stack)
+    send_cancel(login_of(other), busy.key)
+    assert busy.code() == "57014"
+    busy.close()
+
+
+def test_a_node_without_documents_says_what_it_waits_for(make_fleet: FleetMaker) -> None:
+    fleet = make_fleet(nodes=1)
+    (node,) = fleet.nodes
+    node.stop()
+    assert fleet.keys("live/") == fleet.keys("seat/") == []
+    fleet.ctl("del", "--prefix", "/pgcat/test/")
+    # What it kept would do.
+    (node.folder / "state" / "known.json").unlink()
+    node.launch()
+    reason = "the fleet has accepted no documents yet"
+
+    def says_why() -> bool:
+        try:
+            return reason in get(node, "/ready")[1]
+        except OSError:
+            return False
+
+    eventually(says_why, "it says why")
+    assert get(node, "/ready")[0] == 503

@@ -1,0 +1,138 @@
+"""Nodes of one fleet as processes, in front of shared servers, with an etcd of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pgcat_cluster.demo.etcd import Etcd
+from pgcat_cluster.demo.node import Node
+from pgcat_cluster.demo.postgres import free_port
+from pgcat_cluster.demo.stack import Stack
+from tests.support.nodes import PATIENT_HEALTH, eventually, status
+
+_NODE = """\
+[node]
+name = "{name}"
+listen = ["$listen"]
+http = "$http"
+secrets_dir = "$secrets"
+admin_users = ["admin"]
+
+[store]
+endpoints = [{endpoints}]
+fleet = "test"
+zone = "{zone}"
+host = "{name}"
+state_dir = "state"
+peer = "{peer}"
+peer_key = "{peer_key}"
+allow_bad_version = true
+"""
+
+_ROOT = "/pgcat/test/"
+# On a busy machine a server is late, and not ill: what refuses is found all the same.
+PATIENT = PATIENT_HEALTH.replace("[fleet.health]", "[health]")
+SHORT_BANS = '[bans]\nmin = "2s"\nramp = "1s"\n'
+
+
+class Fleet:
+    """An etcd with the documents of one fleet, and its nodes; operators use etcdctl."""
+
+    def __init__(self, etcd: Etcd, stack: Stack) -> None:
+        self.etcd = etcd
+        self.stack = stack
+        self.nodes: list[Node] = []
+        self._ctl = _etcdctl(etcd.binary.path)
+        self._peer_key = stack.folder / "peer.key"
+        self._peer_key.write_text("a key that is long enough for all of them\n")
+
+    def ctl(self, *words: str) -> str:
+        """What etcdctl says."""
+        command = [self._ctl, f"--endpoints={','.join(self.etcd.endpoints)}", *words]
+        environment = {**os.environ, "ETCDCTL_API": "3"}
+        return subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
+
+    def put(self, key: str, value: str) -> None:
+        self.ctl("put", _ROOT + key, "--", value)
+
+    def delete(self, key: str) -> None:
+        self.ctl("del", _ROOT + key)
+
+    def keys(self, prefix: str) -> list[str]:
+        """The keys below a prefix, without the fleet's root."""
+        found = self.ctl("get", "--prefix", "--keys-only", _ROOT + prefix).split()
+        return [key.removeprefix(_ROOT) for key in found]
+
+    def values(self, prefix: str) -> list[Any]:
+        """What nodes wrote below a prefix."""
+        text = self.ctl("get", "--prefix", "--print-value-only", _ROOT + prefix)
+        return [json.loads(line) for line in text.splitlines() if line]
+
+    def load(self, *, fleet: str = PATIENT + SHORT_BANS, pool: str = "") -> None:
+        """The first documents: one cluster, one pool, two users."""
+        servers = "\n".join(
+            f'{server.name} = {{ host = "{server.host}", port = {server.port} }}'
+            for server in self.stack.servers
+        )
+        probe = '{ user = "pgcat_probe", secret = "file:probe.secret", database = "postgres" }'
+        self.put("config/fleet", fleet)
+        self.put("config/clusters/main", f"probe = {probe}\n[servers]\n{servers}\n")
+        self.put("config/users/test", 'secret = "file:test.secret"')
+        self.put("config/users/admin", 'secret = "file:admin.secret"')
+        self.put("config/pools/test", f"users = {{ test = {{}} }}\n{pool}")
+
+    def add(self, count: int) -> Sequence[Node]:
+        """So many more nodes, each with a host and a zone of its own, ready to serve."""
+        for _ in range(count):
+            number = len(self.nodes) + 1
+            endpoints = ", ".join(f'"{endpoint}"' for endpoint in self.etcd.endpoints)
+            config = _NODE.format(
+                name=f"px-{number}",
+                zone=f"z{number}",
+                endpoints=endpoints,
+                peer=f"127.0.0.1:{free_port()}",
+                peer_key=self._peer_key,
+            )
+            self.nodes.append(self.stack.add_node(config=config))
+        return self.nodes
+
+
+def size(node: Node) -> int:
+    """How large the pool is by the node's own word."""
+    (database,) = [one for one in status(node)["databases"] if one["name"] == "test"]
+    return int(database["size"])
+
+
+def _etcdctl(etcd: Path) -> str:
+    beside = etcd.with_name("etcdctl")
+    found = str(beside) if beside.exists() else shutil.which("etcdctl")
+    assert found is not None, "etcdctl is neither beside etcd nor on PATH"
+    return found
+
+
+FleetMaker = Callable[..., Fleet]
+
+
+@pytest.fixture
+def make_fleet(pg_stack: Stack) -> Iterator[FleetMaker]:
+    """`make_fleet(nodes=3)`: nodes that serve; `make_fleet(stack=…)` takes servers of the test's own."""
+    with ExitStack() as closing:
+
+        def make(*, nodes: int = 3, stack: Stack | None = None, **documents: str) -> Fleet:
+            fleet = Fleet(closing.enter_context(Etcd()), stack or pg_stack)
+            fleet.load(**documents)
+            for node in fleet.add(nodes):
+                closing.callback(node.stop)
+            eventually(lambda: len(fleet.values("live/")) == nodes, "all are there")
+            return fleet
+
+        yield make

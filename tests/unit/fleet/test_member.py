@@ -1,0 +1,314 @@
+"""One node's life in the fleet, with a model store, in virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import random
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from pgcat_cluster.agreement.cancels import Neighbour
+from pgcat_cluster.agreement.documents import Live
+from pgcat_cluster.agreement.effects import Preflight
+from pgcat_cluster.agreement.keys import Keys
+from pgcat_cluster.agreement.transactions import Delete, Put, Row, Transaction
+from pgcat_cluster.fleet.house import Findings
+from pgcat_cluster.fleet.leases import HeldLease
+from pgcat_cluster.fleet.member import Member
+from pgcat_cluster.fleet.model import ModelPort, ModelStore
+from pgcat_cluster.fleet.state import Occupied, StateDirectory
+from pgcat_cluster.health.cluster import ClusterHealth
+from pgcat_cluster.health.doubt import Place
+from pgcat_cluster.net.tasks import spawn
+from pgcat_cluster.topology.model import PoolKey, Topology, build
+from pgcat_cluster.topology.settings import Settings
+from tests.support.edits import DOCUMENTS
+from tests.support.virtual import VirtualTime
+
+KEYS = Keys("test")
+
+
+class House:
+    """A node without servers: it only notes what it is told."""
+
+    def __init__(self) -> None:
+        self.runs: list[Settings] = []
+        self.topology: Topology = build(Settings())
+        self.healths: Mapping[str, ClusterHealth] = {}
+        self.paused: frozenset[PoolKey] = frozenset()
+        self.reconnected: list[frozenset[PoolKey]] = []
+
+    async def run(self, settings: Settings) -> None:
+        self.runs.append(settings)
+        self.topology = build(settings)
+
+    async def preflight(self, effect: Preflight) -> Findings:
+        return (), ()
+
+    def heed(self, cluster: str) -> None:
+        pass
+
+    def probe(self, cluster: str, server: str) -> None:
+        pass
+
+    def pause(self, pools: frozenset[PoolKey]) -> None:
+        self.paused = pools
+
+    def reconnect(self, pools: frozenset[PoolKey]) -> None:
+        if pools:
+            self.reconnected.append(pools)
+
+    def lead(self, prefix: int) -> None:
+        pass
+
+    async def ask_others(self, asked: tuple[Neighbour, ...], servers: frozenset[Place]) -> frozenset[Place]:
+        return frozenset()
+
+    def nudge(self, juror: Neighbour, cluster: str, server: str, evidence: str) -> None:
+        pass
+
+    def is_drained(self, pools: frozenset[PoolKey]) -> bool:
+        return True
+
+
+class World:
+    """A store, and time."""
+
+    def __init__(self) -> None:
+        self.time = VirtualTime()
+        self.store = ModelStore()
+
+    def put(self, key: str, value: bytes) -> None:
+        self.store.txn(Transaction(then=(Put(key=key, value=value),)), self.time.now_s())
+
+    def delete(self, key: str) -> None:
+        self.store.txn(Transaction(then=(Delete(key=key),)), self.time.now_s())
+
+    def load(self) -> None:
+        for name, text in DOCUMENTS.items():
+            self.put(KEYS.config(name), text)
+
+    def rows(self, prefix: str) -> tuple[Row, ...]:
+        self.store.advance(self.time.now_s())
+        return self.store.snapshot([KEYS.root + prefix], self.time.now_s())[1]
+
+    def keys(self, prefix: str = "") -> list[str]:
+        return [KEYS.below(row.key) for row in self.rows(prefix)]
+
+    @contextlib.asynccontextmanager
+    async def node(
+        self, boot: int = 1, name: str = "px", state: StateDirectory | None = None
+    ) -> AsyncIterator[Node]:
+        node = Node(self, name, boot, state)
+        yield node
+        await node.stop()
+
+
+class Node:
+    """A member that runs, its house, and its way to the store."""
+
+    def __init__(self, world: World, name: str, boot: int, state: StateDirectory | None) -> None:
+        self.house = House()
+        self.port = ModelPort(world.store, now_s=world.time.now_s, pause=world.time.pause)
+        self.member = Member(
+            self.port,
+            self.house,
+            keys=KEYS,
+            node=f"{name}.{boot:08x}",
+            live=Live(name=name, host=name, state="joining", addr="x:1", version="1", ttl=6),
+            fleet_id="the-fleet",
+            chance=random.Random(boot),
+            state=state,
+            now_s=world.time.now_s,
+            pause=world.time.pause,
+        )
+        self.life = spawn(self.member.run(), "member")
+
+    async def stop(self) -> None:
+        """Cleanly, once."""
+        if not self.life.done():
+            self.life.cancel()
+            await asyncio.wait({self.life})
+            await self.member.leave()
+
+    async def die(self) -> None:
+        self.life.cancel()
+        await asyncio.wait({self.life})
+
+
+async def test_alone_it_accepts_the_first_documents_and_serves() -> None:
+    world = World()
+    async with world.node() as node:
+        await world.time.run(2.0)
+        assert node.house.runs == []
+        assert node.member.waits_for == "the fleet has accepted no documents yet"
+        (live,) = world.rows("live/")
+        assert json.loads(live.value)["state"] == "joining"
+        world.load()
+        await world.time.run(2.0)
+        assert len(node.house.runs) == 1
+        assert node.member.waits_for == ""
+        (live,) = world.rows("live/")
+        assert (live.key, json.loads(live.value)["state"]) == (KEYS.live("px.00000001"), "serving")
+        (ack,) = world.rows("ack/")
+        assert json.loads(ack.value)["active"] == {"gen": 1}
+        assert (ack.lease, live.lease) == (live.lease, live.lease)
+        assert world.keys("seat/") == ["seat/px"]
+        # In peace nothing is written.
+        await world.time.run(2.0)
+        before = world.store.revision
+        await world.time.run(60.0)
+        assert world.store.revision == before
+    assert world.keys("live/") == world.keys("seat/") == world.keys("ack/") == []
+
+
+async def test_what_is_wrong_is_told_to_who_waits() -> None:
+    world = World()
+    world.load()
+    world.put(KEYS.config("pools/app"), b"users = { ap = {} }")
+    async with world.node() as node:
+        await world.time.run(3.0)
+        assert node.member.waits_for == (
+            "the fleet has accepted no documents yet: config/pools/app: users.ap: "
+            'user "ap" does not exist; did you mean "app"?'
+        )
+
+
+async def test_a_lost_lease_is_followed_by_another_under_the_same_id() -> None:
+    world = World()
+    world.load()
+    async with world.node() as node:
+        await world.time.run(3.0)
+        (before,) = world.rows("live/")
+        node.port.faults.cut = True
+        node.port.stir()
+        await world.time.run(10.0)
+        assert world.keys("live/") == world.keys("ack/") == []
+        assert node.member.waits_for == ""
+        node.port.faults.cut = False
+        await world.time.run(10.0)
+        (after,) = world.rows("live/")
+        assert after.key == before.key
+        assert after.lease != before.lease
+        assert json.loads(after.value)["state"] == "serving"
+        assert [row.lease for row in world.rows("ack/")] == [after.lease]
+        assert len(node.house.runs) == 1
+
+
+async def test_keys_that_somebody_deleted_come_back() -> None:
+    world = World()
+    world.load()
+    async with world.node():
+        await world.time.run(3.0)
+        (row,) = world.rows("live/")
+        world.delete(row.key)
+        await world.time.run(3.0)
+        assert [one.key for one in world.rows("live/")] == [row.key]
+
+
+async def test_of_two_processes_of_one_name_the_second_waits() -> None:
+    world = World()
+    world.load()
+    async with world.node(1) as first, world.node(2) as second:
+        await world.time.run(3.0)
+        taken = world.keys("live/")
+        waits = {node.member.waits_for for node in (first, second)}
+        assert len(taken) == 1
+        assert waits == {"", f"another process has the name px: {KEYS.root}{taken[0]}"}
+        serving = first if first.member.waits_for == "" else second
+        await serving.stop()
+        await world.time.run(3.0)
+        assert len(world.keys("live/")) == 1
+        assert world.keys("live/") != taken
+
+
+async def test_a_successor_ends_the_leases_of_the_life_before(tmp_path: Path) -> None:
+    world = World()
+    world.load()
+    state = StateDirectory(tmp_path / "state")
+    async with world.node(1, state=state) as first:
+        await world.time.run(3.0)
+        await first.die()
+        assert len(world.keys("live/")) == 1
+        async with world.node(2, state=state) as second:
+            await world.time.run(1.0)
+            assert world.keys("live/") == ["live/px.00000002"]
+            assert second.member.waits_for == ""
+
+
+async def test_it_begins_with_what_was_kept_while_the_store_is_away(tmp_path: Path) -> None:
+    world = World()
+    world.load()
+    world.put(KEYS.pool_override("app"), b"pause")
+    state = StateDirectory(tmp_path / "state")
+    async with world.node(1, state=state):
+        await world.time.run(3.0)
+    known = state.known("test")
+    assert known is not None
+    assert (known.parted, known.accepted.gen) == (True, 1)
+    assert known.texts == DOCUMENTS
+    async with world.node(2, state=state) as node:
+        node.port.faults.cut = True
+        await world.time.run(5.0)
+        assert len(node.house.runs) == 1
+        assert node.member.waits_for == ""
+        assert node.house.paused == {PoolKey("app", "app")}
+        assert world.keys("live/") == []
+        node.port.faults.cut = False
+        world.delete(KEYS.pool_override("app"))
+        await world.time.run(10.0)
+        assert node.house.paused == frozenset()
+        assert world.keys("live/") == ["live/px.00000002"]
+        # Nothing was taken in again that was in force already.
+        assert len(node.house.runs) == 1
+
+
+async def test_reconnect_is_done_once_for_each_number() -> None:
+    world = World()
+    world.load()
+    async with world.node() as node:
+        await world.time.run(3.0)
+        for number in (b"1", b"1", b"2"):
+            world.put(KEYS.pool_override("app"), b'{"reconnect":' + number + b"}")
+            await world.time.run(1.0)
+        assert node.house.reconnected == [{PoolKey("app", "app")}] * 2
+
+
+def test_a_state_directory_is_one_processs(tmp_path: Path) -> None:
+    first = StateDirectory(tmp_path)
+    with pytest.raises(Occupied):
+        StateDirectory(tmp_path)
+    first.close()
+    StateDirectory(tmp_path).close()
+
+
+def test_a_damaged_file_is_as_good_as_none(tmp_path: Path) -> None:
+    state = StateDirectory(tmp_path)
+    assert state.known("test") is None
+    (tmp_path / "known.json").write_text('{"digest":"x","known":{"fleet":"test"}}')
+    assert state.known("test") is None
+    assert state.leases() == []
+    state.close()
+
+
+async def test_a_lease_is_given_up_before_the_store_can_end_it() -> None:
+    time, store = VirtualTime(), ModelStore()
+    port = ModelPort(store, now_s=time.now_s, pause=time.pause)
+    lease = await HeldLease.grant(port, 6, now_s=time.now_s, pause=time.pause)
+    holding = spawn(lease.hold(), "hold")
+    await time.run(19.0)
+    assert lease.is_held
+    port.faults.cut = True
+    # The last refresh was sent at 18 s.
+    await time.run(3.7)
+    assert lease.is_held
+    await time.run(0.2)
+    assert not lease.is_held
+    assert not holding.done()
+    await time.run(2.0)
+    assert holding.done()
+    assert lease.id == 0
