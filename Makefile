@@ -31,7 +31,7 @@ setup: .venv/.built # Prepare .venv and compile the data plane, where there is a
 	@$(BIN)/python setup.py --quiet build_ext --inplace --parallel 2
 	@touch $@
 
-demo: setup # Start a primary, two replicas and a node on port 6432. ARGUMENTS="--port 7000" passes options on.
+demo: setup # Start etcd, a primary, two replicas, three nodes on port 6432. ARGUMENTS="--nodes 5" passes options on.
 	@$(BIN)/pgcat-cluster demo $(ARGUMENTS)
 
 # The last line counts both runs. The second leaves out what is marked `once`.

@@ -9,7 +9,7 @@ import click
 
 _COMMANDS = {
     "run": "Run a node from one TOML file.",
-    "demo": "Start PostgreSQL with replicas and a node in front, here and now, to try it.",
+    "demo": "Start etcd, PostgreSQL with replicas, and nodes in front, here and now, to try it.",
     "fleet": "See and change a fleet of nodes that agree through etcd.",
     "config": "Check, show and describe configuration files without starting anything.",
 }

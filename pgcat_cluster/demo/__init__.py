@@ -1,1 +1,1 @@
-"""A real local stack from installable binaries: a primary, replicas, nodes. Used by `demo` and by tests."""
+"""A real local stack from installable binaries: etcd, a primary, replicas, nodes. Used by `demo` and by tests."""

@@ -14,13 +14,19 @@ import socket
 import subprocess
 import sys
 import tempfile
-import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pgcat_cluster.demo.binaries import REMEDY
-from pgcat_cluster.demo.processes import Child, DemoFault, Household, Interruptions, wait_until
+from pgcat_cluster.demo.processes import (
+    Child,
+    DemoFault,
+    Household,
+    Interruptions,
+    said_over_http,
+    wait_until,
+)
 
 _READY_S = 30.0
 
@@ -42,6 +48,12 @@ class EtcdBinary:
     path: Path
     source: str
     version: tuple[int, int, int]
+
+    @property
+    def client(self) -> str:
+        """What to type for etcdctl: the bare name where PATH has it, else the full path."""
+        beside = self.path.with_name("etcdctl")
+        return str(beside) if beside.is_file() and not shutil.which("etcdctl") else "etcdctl"
 
 
 def find_etcd() -> EtcdBinary:
@@ -86,7 +98,7 @@ def _tried(path: Path, source: str) -> EtcdBinary:
 _given_ports: set[int] = set()
 
 
-def _lasting_port() -> int:
+def lasting_port() -> int:
     """A port nobody listens on, outside the range that outgoing connections take theirs from.
 
     A member comes back at the port it had, and one out of that range may have been taken meanwhile.
@@ -112,9 +124,9 @@ class EtcdMember:
         options: Sequence[str],
     ) -> None:
         self.name = name
-        self.port = _lasting_port()
-        self.peer_port = _lasting_port()
-        self._health_port = _lasting_port()
+        self.port = lasting_port()
+        self.peer_port = lasting_port()
+        self._health_port = lasting_port()
         self._household = household
         self._binary = binary
         self._tls = tls
@@ -176,11 +188,14 @@ class EtcdMember:
         return next(float(line.split()[1]) for line in lines if line.startswith(f"{metric} "))
 
     def _said(self, page: str) -> bytes:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self._health_port}/{page}", timeout=2.0) as answer:
-            return bytes(answer.read())
+        return said_over_http(("127.0.0.1", self._health_port), f"/{page}")
 
     def is_running(self) -> bool:
         return self._child is not None and self._child.is_running()
+
+    @property
+    def pid(self) -> int:
+        return self._running().pid
 
     def stop(self) -> None:
         if self._child is not None:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from string import Template
 
 from pgcat_cluster.demo.postgres import Postgres, connection_string, free_port
-from pgcat_cluster.demo.processes import Child, DemoFault, Household, wait_until
+from pgcat_cluster.demo.processes import Child, DemoFault, Household, said_over_http, wait_until
 
 _READY_S = 60.0
 _DRAIN_S = 5.0
+# Our own command as a child process.
+COMMAND = (sys.executable, "-m", "pgcat_cluster")
 _SECRETS = {"test": "test.secret", "admin": "admin.secret", "pgcat_probe": "probe.secret"}
 
 CONFIG = """\
@@ -64,7 +65,7 @@ class Node:
         self._child: Child | None = None
 
     def configure(self, servers: Sequence[Postgres], template: str = CONFIG) -> None:
-        """Write secrets and configuration; fills in the template's $listen, $http, $secrets and $servers."""
+        """Write secrets and configuration; fills in the template's $name, $listen, $http, $secrets, $servers."""
         secrets = self.folder / "secrets"
         secrets.mkdir(parents=True, exist_ok=True)
         self.folder.chmod(0o700)
@@ -76,6 +77,7 @@ class Node:
         ]
         self.config.write_text(
             Template(template).substitute(
+                name=self.name,
                 listen=f"{self.host}:{self.port}",
                 http=f"{self.host}:{self.http_port}",
                 secrets=secrets,
@@ -86,8 +88,12 @@ class Node:
     def start(self, environment: Mapping[str, str] | None = None) -> None:
         """Start, and wait until it is ready."""
         self.launch(environment)
+        self.wait_ready()
+
+    def wait_ready(self) -> None:
+        """Wait until it serves; DemoFault with its own words when it ends instead."""
         wait_until(
-            self._is_ready,
+            self.is_ready,
             within_s=_READY_S,
             what=f"node {self.name} is ready",
             explain=self.last_words,
@@ -96,21 +102,23 @@ class Node:
     def launch(self, environment: Mapping[str, str] | None = None) -> None:
         """Start without waiting."""
         self._child = self._household.spawn(
-            [sys.executable, "-m", "pgcat_cluster", "run", "--config", self.config],
+            [*COMMAND, "run", "--config", self.config],
             log=self.log,
-            environment={**os.environ, **_source_path(), **(environment or {})},
+            environment={**command_environment(), **(environment or {})},
         )
 
-    def _is_ready(self) -> bool:
+    def is_ready(self) -> bool:
+        """Whether it serves; DemoFault when it has ended."""
         if not self.is_running():
             raise DemoFault(f"node {self.name} did not start: {self.last_words()}")
-        with (
-            contextlib.suppress(OSError),
-            socket.create_connection((self.host, self.http_port), timeout=1.0) as http,
-        ):
-            http.sendall(f"GET /ready HTTP/1.1\r\nHost: {self.name}\r\nConnection: close\r\n\r\n".encode())
-            return http.recv(64).split(b" ")[1:2] == [b"200"]
+        with contextlib.suppress(OSError):
+            self.said("/ready")
+            return True
         return False
+
+    def said(self, page: str) -> bytes:
+        """A page of its HTTP endpoint; OSError if there is none now."""
+        return said_over_http((self.host, self.http_port), page)
 
     @property
     def pid(self) -> int:
@@ -149,7 +157,10 @@ class Node:
         return self._child
 
 
-def _source_path() -> dict[str, str]:
-    """Lets the child, which starts in another folder, import the package that we run."""
+def command_environment() -> dict[str, str]:
+    """Lets a child, which starts in another folder, import the package that we run."""
     package = str(Path(__file__).resolve().parents[2])
-    return {"PYTHONPATH": os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))}
+    return {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")])),
+    }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import os
 import pwd
 import signal as signals
@@ -18,6 +19,7 @@ from typing import IO
 from pgcat_cluster.demo import guard
 
 _POLL_S = 0.02
+_ANSWER_S = 2.0
 _INTERRUPTING = (signals.SIGINT, signals.SIGTERM)
 
 
@@ -77,6 +79,21 @@ def wait_until(
             explanation = f"; {explain()}" if explain else ""
             raise DemoFault(f"{what}: not within {within_s:g} s{explanation}")
         time.sleep(_POLL_S)
+
+
+def said_over_http(address: tuple[str, int], page: str) -> bytes:
+    """A page of a child, whatever proxy the environment names; OSError if it is not served."""
+    connection = http.client.HTTPConnection(*address, timeout=_ANSWER_S)
+    try:
+        connection.request("GET", page)
+        answer = connection.getresponse()
+        if answer.status != 200:
+            raise OSError(f"{page}: {answer.status} {answer.reason}")
+        return answer.read()
+    except http.client.HTTPException as error:
+        raise OSError(f"{page}: {error!r}") from None
+    finally:
+        connection.close()
 
 
 class Child:

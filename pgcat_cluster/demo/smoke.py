@@ -11,6 +11,7 @@ from functools import partial
 from typing import Literal
 
 from pgcat_cluster.demo.binaries import REMEDY
+from pgcat_cluster.demo.node import Node
 from pgcat_cluster.demo.postgres import Postgres
 from pgcat_cluster.demo.processes import DemoFault, wait_until
 from pgcat_cluster.demo.stack import Stack
@@ -44,11 +45,15 @@ class Counted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """What was seen: answers by kind and server's port, growth of each server's counts, rows in the table."""
+    """What was seen: answers by kind and server's port, growth of each server's counts, rows in the table.
+
+    `served` is the part of each node, in transactions, by its own count.
+    """
 
     answers: Mapping[tuple[Kind, int], int]
     counted: Mapping[str, Counted]
     rows: int
+    served: Mapping[str, int]
 
     def answered(self, kind: Kind, server: Postgres) -> int:
         return self.answers.get((kind, server.port), 0)
@@ -66,13 +71,12 @@ class Finding:
     numbers: str
 
 
-def run_smoke_load(stack: Stack) -> list[Finding]:
-    """Read and write through the first node, many clients at once; judge by the servers' statistics."""
+def run_smoke_load(stack: Stack, dsn: str) -> list[Finding]:
+    """Read and write through the nodes, many clients at once; judge by the servers' statistics."""
     try:
         import psycopg
     except ImportError:
         raise DemoFault(f"--check needs the driver psycopg; {REMEDY}") from None
-    dsn = stack.nodes[0].dsn("test", "test")
     try:
         with psycopg.connect(dsn, autocommit=True) as connection:
             connection.execute("drop table if exists pgcat_check")
@@ -82,6 +86,7 @@ def run_smoke_load(stack: Stack) -> list[Finding]:
         for replica in stack.replicas:
             wait_until(partial(_has_table, replica), within_s=60.0, what=f"{replica.name} replays")
         before = {server.name: _count(server) for server in stack.servers}
+        served = {node.name: _served(node) for node in stack.nodes}
         clients = ThreadPoolExecutor(CLIENTS)
         try:
             pending = [clients.submit(_one_client, dsn, client) for client in range(CLIENTS)]
@@ -92,7 +97,14 @@ def run_smoke_load(stack: Stack) -> list[Finding]:
         if late:
             return [_unanswered(f"{len(late)} of {CLIENTS} clients still wait after {_LOAD_S:g} s")]
         answers = sum((client.result() for client in pending), Counter[tuple[Kind, int]]())
-        evidence = _settle(stack, before, answers)
+        counted = _settle(stack, before, answers)
+        rows = stack.primary.query("select count(*) from pgcat_check", "postgres", "test")
+        evidence = Evidence(
+            answers=answers,
+            counted=counted,
+            rows=rows[0][0],
+            served={node.name: _served(node) - served[node.name] for node in stack.nodes},
+        )
         with psycopg.connect(dsn, autocommit=True) as connection:
             connection.execute("drop table pgcat_check")
     except psycopg.Error as error:
@@ -148,39 +160,47 @@ def judge(evidence: Evidence, primary: Postgres, replicas: Sequence[Postgres]) -
             claim="every write happened exactly once",
             numbers=f"the primary's table holds {evidence.rows} rows after {changed} inserts",
         ),
+        Finding(
+            holds=all(evidence.served.values()),
+            claim="every node served",
+            numbers=", ".join(
+                f"{name} served {count} transactions" for name, count in evidence.served.items()
+            ),
+        ),
     ]
     return findings
 
 
 def _one_client(dsn: str, client: int) -> Counter[tuple[Kind, int]]:
-    """Reads, writes and a transaction per round; who answered is asked inside each statement."""
+    """Reads, writes and a transaction per round; who answered is asked inside each statement.
+
+    Each round is a connection of its own, so that every node that shares the port gets some.
+    """
     import psycopg
 
     answers: Counter[tuple[Kind, int]] = Counter()
+    select = "select inet_server_port(), count(*) from pgcat_check where client = %s"
     insert = "insert into pgcat_check values (%s, %s) returning inet_server_port()"
-    with psycopg.connect(dsn, autocommit=True) as connection:
 
-        def ask(kind: Kind, sql: str, *values: int) -> None:
-            row = connection.execute(sql.encode(), values or None).fetchone()
-            assert row is not None
-            answers[kind, row[0]] += 1
+    def ask(connection: psycopg.Connection, kind: Kind, sql: str, *values: int) -> None:
+        row = connection.execute(sql.encode(), values or None).fetchone()
+        assert row is not None
+        answers[kind, row[0]] += 1
 
-        for number in range(ROUNDS):
+    for number in range(ROUNDS):
+        with psycopg.connect(dsn, autocommit=True) as connection:
             for _ in range(READS_PER_ROUND):
-                ask("read", "select inet_server_port(), count(*) from pgcat_check where client = %s", client)
-            ask("write", insert, client, number)
+                ask(connection, "read", select, client)
+            ask(connection, "write", insert, client, number)
             with connection.transaction():
-                ask("in transaction", insert, client, number + ROUNDS)
+                ask(connection, "in transaction", insert, client, number + ROUNDS)
     return answers
 
 
-def _settle(stack: Stack, before: Mapping[str, Counted], answers: Mapping[tuple[Kind, int], int]) -> Evidence:
-    """Wait until each server has counted what it was seen to do, as far as it ever will."""
-
-    def evidence() -> Evidence:
-        counted = {server.name: _count(server).since(before[server.name]) for server in stack.servers}
-        rows = stack.primary.query("select count(*) from pgcat_check", "postgres", "test")
-        return Evidence(answers=answers, counted=counted, rows=rows[0][0])
+def _settle(
+    stack: Stack, before: Mapping[str, Counted], answers: Mapping[tuple[Kind, int], int]
+) -> dict[str, Counted]:
+    """What each server has counted, once that is all it was seen to do, as far as it ever will."""
 
     def has_counted(server: Postgres) -> bool:
         seen = sum(count for (_, port), count in answers.items() if port == server.port)
@@ -189,7 +209,7 @@ def _settle(stack: Stack, before: Mapping[str, Counted], answers: Mapping[tuple[
     # If some never count it all, the verdict says by how much they differ.
     with suppress(DemoFault):
         wait_until(lambda: all(map(has_counted, stack.servers)), within_s=_STATISTICS_S, what="statistics")
-    return evidence()
+    return {server.name: _count(server).since(before[server.name]) for server in stack.servers}
 
 
 def _count(server: Postgres) -> Counted:
@@ -198,6 +218,16 @@ def _count(server: Postgres) -> Counted:
     )
     commits, rollbacks, inserted = rows[0]
     return Counted(commits=commits, rollbacks=rollbacks, inserted=inserted)
+
+
+def _served(node: Node) -> int:
+    """How many transactions of the load's user the node has finished, by its metrics."""
+    name = 'pgcat_cluster_transactions_total{database="test",user="test"} '
+    try:
+        lines = node.said("/metrics").decode().splitlines()
+    except OSError as error:
+        raise DemoFault(f"node {node.name} does not say how much it served: {error}") from None
+    return sum(int(float(line.removeprefix(name))) for line in lines if line.startswith(name))
 
 
 def _has_table(server: Postgres) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 import shutil
 import tempfile
@@ -74,6 +75,11 @@ class Stack:
     def folder(self) -> Path:
         return self._household.folder
 
+    @property
+    def household(self) -> Household:
+        """Who else belongs to the stack is started here."""
+        return self._household
+
     def client_program(self, name: str) -> str | None:
         """What to type for psql or pgbench, and None where no installation has it."""
         return self._found.client_program(name)
@@ -134,7 +140,6 @@ class Stack:
             wait_until(replica.has_streamed, within_s=60.0, what=f"{replica.name} streams from the primary")
             self._report(f"replica {replica.name} on port {replica.port}, streaming")
 
-        # A fleet starts its etcd here, before the nodes that look for it.
         self.nodes = []
         for number in range(node_count):
             node = self.add_node(port=self._node_port if number == 0 else 0)
@@ -144,11 +149,19 @@ class Stack:
         self, *, port: int = 0, config: str = CONFIG, environment: Mapping[str, str] | None = None
     ) -> Node:
         """Start one more node in front of the servers; `config` is a template as in `demo.node`."""
+        node = self.launch_node(port=port, config=config, environment=environment)
+        node.wait_ready()
+        return node
+
+    def launch_node(
+        self, *, port: int = 0, config: str = CONFIG, environment: Mapping[str, str] | None = None
+    ) -> Node:
+        """The same without waiting."""
         name = f"n{len(self.nodes) + 1}"
         node = Node(name, household=self._household, passwords=self.passwords, port=port)
         node.configure(self.servers, config)
         self._closing.callback(node.stop)
-        node.start(environment)
+        node.launch(environment)
         self.nodes.append(node)
         return node
 
@@ -191,6 +204,7 @@ def _own_folder(folder: Path) -> Path:
         raise DemoFault(f"--data-dir {folder} holds something else; name a new or an empty folder")
     if len(str(folder)) > _SOCKET_PATH_BYTES_MAX:
         raise DemoFault(f"--data-dir {folder} is too long a path for a socket in it; choose a shorter one")
-    for stale in ("n1", "postgresql"):
-        shutil.rmtree(folder / stale, ignore_errors=True)
+    for stale in content:
+        if re.fullmatch(r"n\d+|e\d+|postgresql", stale):
+            shutil.rmtree(folder / stale, ignore_errors=True)
     return folder

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,9 @@ class RunningDemo:
         self.description: dict[str, Any] = json.loads(line)
 
     def pids(self) -> list[int]:
-        return [each["pid"] for each in (*self.description["nodes"], *self.description["servers"])]
+        what = self.description
+        members = what["fleet"]["etcd"] if what["fleet"] else []
+        return [each["pid"] for each in (*what["nodes"], *what["servers"], *members)]
 
     def end(self, number: signal.Signals) -> int:
         self.process.send_signal(number)
@@ -65,6 +68,23 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="pgd-", dir="/tmp") as name:
         Path(name).chmod(0o755)
         yield Path(name)
+
+
+def pool_size(node: dict[str, Any]) -> float:
+    """Of the pool `test`, by the node's own metrics; 0 while it has none."""
+    try:
+        with urllib.request.urlopen(node["metrics"]) as answer:
+            lines = answer.read().decode().splitlines()
+    except OSError:
+        return 0
+    return sum(float(line.split()[-1]) for line in lines if line.startswith("pgcat_cluster_pool_size_links{"))
+
+
+def shell(line: str) -> str:
+    """What a line prints that was copied into a shell; it must succeed."""
+    done = subprocess.run(line, shell=True, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
 def is_alive(pid: int) -> bool:
@@ -98,6 +118,14 @@ def test_everything_answers_and_nothing_is_left_behind(folder: Path, number: sig
                 answer = connection.execute("select current_user, pg_is_in_recovery()").fetchone()
                 assert answer == (user, server is not primary)
         assert [server["role"] for server in what["servers"]] == ["primary", "replica", "replica"]
+        assert [(node["name"], node["zone"]) for node in what["nodes"]] == [
+            ("n1", "a"),
+            ("n2", "b"),
+            ("n3", "c"),
+        ]
+        for node in what["nodes"]:
+            with psycopg.connect(what["url"], port=node["port"]) as connection:
+                assert connection.execute("select 1").fetchone() == (1,)
     finally:
         demo.end(number)
     pids = demo.pids()
@@ -107,29 +135,70 @@ def test_everything_answers_and_nothing_is_left_behind(folder: Path, number: sig
 
 @pytest.mark.once
 def test_the_printed_line_works_when_copied(folder: Path) -> None:
-    demo = RunningDemo(folder, "--replicas", "0")
+    demo = RunningDemo(folder, "--replicas", "0", "--no-etcd")
     try:
-        line = f"{demo.description['psql']} -Atc 'select 6 * 7'"
-        assert subprocess.run(line, shell=True, capture_output=True, text=True, check=False).stdout == "42\n"
+        assert demo.description["fleet"] is None
+        assert shell(f"{demo.description['psql']} -Atc 'select 6 * 7'") == "42\n"
     finally:
         demo.end(signal.SIGTERM)
 
 
-def test_check_proves_the_split() -> None:
+@pytest.mark.once
+def test_the_printed_lines_edit_the_fleet(folder: Path) -> None:
+    demo = RunningDemo(folder, "--replicas", "1", "--etcd-members", "3")
+    try:
+        nodes, fleet = demo.description["nodes"], demo.description["fleet"]
+        assert [member["name"] for member in fleet["etcd"]] == ["e1", "e2", "e3"]
+        assert [pool_size(node) for node in nodes] == [20, 20, 20]
+        shell(fleet["edit"])
+        wait_until(
+            lambda: [pool_size(node) for node in nodes] == [40, 40, 40],
+            within_s=PATIENCE_S,
+            what="all nodes have the larger pool",
+        )
+        said = json.loads(shell(f"{fleet['status']} --json"))
+        names = [node["node"].split(".")[0] for node in said["nodes"]]
+        assert (said["accepted"]["gen"], names) == (2, ["n1", "n2", "n3"])
+    finally:
+        demo.end(signal.SIGTERM)
+
+
+@pytest.mark.once
+def test_what_is_killed_comes_back(folder: Path) -> None:
+    demo = RunningDemo(folder, "--replicas", "0", "--nodes", "2")
+    try:
+        first, second = demo.description["nodes"]
+        os.kill(first["pid"], signal.SIGKILL)
+        wait_until(lambda: pool_size(first) == 0, within_s=PATIENCE_S, what="it is gone")
+        with psycopg.connect(demo.description["url"]) as connection:
+            assert connection.execute("select 1").fetchone() == (1,)
+        wait_until(lambda: pool_size(first) == 20, within_s=PATIENCE_S, what="it is back")
+        assert is_alive(second["pid"])
+    finally:
+        demo.end(signal.SIGTERM)
+    assert list(folder.iterdir()) == []
+
+
+def test_check_proves_the_split_and_that_all_nodes_serve() -> None:
     done = run_demo("--check", "--port", "0", "--json")
     assert (done.returncode, json.loads(done.stdout)["holds"]) == (0, True), done.stdout + done.stderr
+    served = json.loads(done.stdout)["findings"][-1]
+    assert served["claim"] == "every node served"
+    assert [part.split()[0] for part in served["numbers"].split(", ")] == ["n1", "n2", "n3"]
 
 
 @pytest.mark.once
 def test_check_tells_a_person() -> None:
-    done = run_demo("--check", "--port", "0", "--replicas", "1")
+    done = run_demo("--check", "--port", "0", "--replicas", "1", "--no-etcd")
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.splitlines()[-1] == "the split works"
 
 
 @pytest.mark.once
 def test_passwords_can_be_given(folder: Path) -> None:
-    demo = RunningDemo(folder, "--replicas", "0", "--password", "it's", "--password", "postgres=su per")
+    demo = RunningDemo(
+        folder, "--replicas", "0", "--no-etcd", "--password", "it's", "--password", "postgres=su per"
+    )
     try:
         what = demo.description
         assert (what["passwords"]["test"], what["passwords"]["postgres"]) == ("it's", "su per")
@@ -157,7 +226,8 @@ def test_data_stays_in_a_folder_of_ones_own(folder: Path) -> None:
 
 
 @pytest.mark.once
-def test_stopped_half_way_it_leaves_nothing(folder: Path) -> None:
+@pytest.mark.parametrize("sign", ["p1/PG_VERSION", "e1.log", "n2.log"])
+def test_stopped_half_way_it_leaves_nothing(folder: Path, sign: str) -> None:
     process = subprocess.Popen(
         [*COMMAND, "--port", "0"],
         stdout=subprocess.PIPE,
@@ -165,9 +235,7 @@ def test_stopped_half_way_it_leaves_nothing(folder: Path) -> None:
         text=True,
         env={**os.environ, "TMPDIR": str(folder)},
     )
-    wait_until(
-        lambda: bool(list(folder.glob("*/p1/PG_VERSION"))), within_s=PATIENCE_S, what="initdb has begun"
-    )
+    wait_until(lambda: bool(list(folder.glob(f"*/{sign}"))), within_s=PATIENCE_S, what=f"there is {sign}")
     process.terminate()
     _, said = process.communicate(timeout=PATIENCE_S)
     assert said.splitlines()[-1] == "stopped; nothing is left running"
@@ -196,6 +264,37 @@ def test_a_missing_binary_is_one_line_with_the_remedy(folder: Path) -> None:
 
 
 @pytest.mark.once
+def test_a_start_that_fails_half_way_leaves_nothing(folder: Path) -> None:
+    """This etcd says its version, and ends when it is started."""
+    etcd = folder / "etcd"
+    etcd.write_text(
+        '#!/bin/sh\n[ "$1" = --version ] && echo "etcd Version: 3.5.1" || { echo "fatal: no"; exit 1; }\n'
+    )
+    etcd.chmod(0o755)
+    temporary = folder / "tmp"
+    temporary.mkdir(mode=0o755)
+    done = run_demo("--port", "0", "--replicas", "0", TMPDIR=str(temporary), PGCAT_ETCD_BIN=str(etcd))
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == "Error: etcd e1 did not start: fatal: no"
+    assert list(temporary.iterdir()) == []
+
+
+@pytest.mark.once
+def test_a_missing_etcd_is_one_line_before_anything_is_started(folder: Path) -> None:
+    done = run_demo("--port", "0", PGCAT_ETCD_BIN=str(folder / "etcd"))
+    expected = f"Error: PGCAT_ETCD_BIN: {folder}/etcd is not an etcd program: "
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert done.stderr.startswith(expected)
+
+
+@pytest.mark.once
+def test_several_nodes_need_etcd() -> None:
+    done = run_demo("--no-etcd", "--nodes", "2")
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == "Error: --no-etcd is for one node: several agree through etcd"
+
+
+@pytest.mark.once
 def test_a_folder_with_other_things_is_refused(folder: Path) -> None:
     (folder / "letter.txt").write_text("dear reader")
     done = run_demo("--port", "0", "--data-dir", str(folder))
@@ -215,6 +314,6 @@ def test_programs_out_of_reach_are_copied(folder: Path) -> None:
     link.mkdir()
     for program in found.iterdir():
         (link / program.name).symlink_to(program)
-    done = run_demo("--port", "0", "--replicas", "0", "--check", PGCAT_PG_BIN=str(link))
+    done = run_demo("--port", "0", "--replicas", "0", "--no-etcd", "--check", PGCAT_PG_BIN=str(link))
     assert done.returncode == 0, done.stdout + done.stderr
     assert "PGCAT_PG_BIN, copied" in done.stderr

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 from string import Template
 
 import pytest
 
+from pgcat_cluster.agreement.bundles import documents_of, judge
+from pgcat_cluster.demo.fleet import DOCUMENTS, NODE
 from pgcat_cluster.demo.node import CONFIG
-from pgcat_cluster.net.config_file import load
+from pgcat_cluster.net.config_file import load, read_local
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -27,6 +30,18 @@ def test_the_configuration_of_the_demo(tmp_path: Path) -> None:
     warnings: list[str] = []
     load(file, warnings.append)
     assert warnings == []
+
+
+def test_the_documents_and_the_node_of_a_fleet(tmp_path: Path) -> None:
+    documents = DOCUMENTS.format(primary="p1", servers='p1 = { host = "127.0.0.1", port = 5001 }')
+    assert judge(documents_of(tomllib.loads(documents))).wrong == ()
+    file = tmp_path / "node.toml"
+    template = NODE.format(shared="127.0.0.1:6432", endpoints='["127.0.0.1:2379"]', fleet="demo", zone="a")
+    places = {"listen": "127.0.0.1:6433", "http": "127.0.0.1:9930", "secrets": tmp_path}
+    file.write_text(Template(template).substitute(name="n1", **places))
+    local = read_local(file, {})
+    assert local.node.listen == ["127.0.0.1:6433", "127.0.0.1:6432"]
+    assert (local.store.host, local.store.zone, local.store.fleet) == ("n1", "a", "demo")
 
 
 def test_the_configuration_of_the_compose_file(monkeypatch: pytest.MonkeyPatch) -> None:

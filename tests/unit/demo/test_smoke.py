@@ -34,6 +34,7 @@ def good() -> dict[str, Any]:
         "answers": {("read", 2): 60, ("read", 3): 40, ("write", 1): 10, ("in transaction", 1): 10},
         "counted": {"p1": counted(22, 20), "r1": counted(61), "r2": counted(40)},
         "rows": 20,
+        "served": {"n1": 70, "n2": 50},
     }
 
 
@@ -66,6 +67,7 @@ def test_a_good_split_holds_and_says_its_numbers() -> None:
         ),
         (True, "no server refused anything", "p1 rolled back 0, r1 rolled back 0, r2 rolled back 0"),
         (True, "every write happened exactly once", "the primary's table holds 20 rows after 20 inserts"),
+        (True, "every node served", "n1 served 70 transactions, n2 served 50 transactions"),
     ]
 
 
@@ -83,6 +85,7 @@ def test_a_good_split_holds_and_says_its_numbers() -> None:
         ),
         ({"counted": {**good()["counted"], "r2": counted(40, 0, 1)}}, ["no server refused anything"]),
         ({"rows": 21}, ["every write happened exactly once"]),
+        ({"served": {"n1": 120, "n2": 0}}, ["every node served"]),
     ],
 )
 def test_each_flaw_is_found(change: dict[str, Any], broken: list[str]) -> None:
@@ -95,5 +98,6 @@ def test_without_replicas_the_primary_may_read() -> None:
         "answers": {("read", 1): 100, ("write", 1): 10},
         "counted": {"p1": counted(110, 10)},
         "rows": 10,
+        "served": {"n1": 110},
     }
     assert failing(evidence, []) == []
