@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 import shlex
 import shutil
 import signal
@@ -22,6 +23,7 @@ NAME = "demo"
 NODES_MAX = 16
 _ACCEPTED_S = 60
 _DRAIN_S = 5.0
+_KEY_BYTES = 48
 
 # What a node must know before it can read etcd. One zone for each, so that two of three can ban.
 NODE = """\
@@ -38,6 +40,8 @@ endpoints = {endpoints}
 fleet = "{fleet}"
 zone = "{zone}"
 host = "$name"
+peer = "{peer}"
+peer_key = "{peer_key}"
 state_dir = "state"
 allow_bad_version = true
 """
@@ -128,12 +132,17 @@ class Fleet:
         for member in self.etcd.members:
             self._report(f"etcd {version} {member.name} on port {member.port}")
         self._closing.callback(self._stop_nodes)
+        key = stack.folder / "fleet.key"
+        key.touch(mode=0o600)
+        key.write_text(secrets.token_urlsafe(_KEY_BYTES) + "\n")
         for zone in self._zones:
             config = NODE.format(
                 shared=f"{Node.host}:{self.port}",
                 endpoints=json.dumps(self.etcd.endpoints),
                 fleet=NAME,
                 zone=zone,
+                peer=f"{Node.host}:{lasting_port()}",
+                peer_key=key,
             )
             stack.launch_node(port=lasting_port(), config=config)
         self._apply()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -159,6 +160,36 @@ def test_the_printed_lines_edit_the_fleet(folder: Path) -> None:
         said = json.loads(shell(f"{fleet['status']} --json"))
         names = [node["node"].split(".")[0] for node in said["nodes"]]
         assert (said["accepted"]["gen"], names) == (2, ["n1", "n2", "n3"])
+    finally:
+        demo.end(signal.SIGTERM)
+
+
+@pytest.mark.once
+def test_a_cancel_finds_the_node_it_is_for(folder: Path) -> None:
+    """It comes by a connection of its own, which the kernel hands to any node."""
+    demo = RunningDemo(folder, "--replicas", "0")
+    try:
+        what = demo.description
+        password, server = what["passwords"]["postgres"], what["servers"][0]
+        place = {"host": server["host"], "port": server["port"], "user": "postgres", "password": password}
+        running = (
+            "select count(*) from pg_stat_activity where state = 'active' and query = 'select pg_sleep(600)'"
+        )
+        with psycopg.connect(**place, autocommit=True) as primary:
+            for _ in range(8):
+                with psycopg.connect(what["url"]) as client:
+                    client.pgconn.send_query(b"select pg_sleep(600)")
+                    wait_until(
+                        lambda: primary.execute(running).fetchone() == (1,),
+                        within_s=PATIENCE_S,
+                        what="it runs",
+                    )
+                    client.pgconn.get_cancel().cancel()
+                    assert select.select([client], [], [], PATIENCE_S)[0], "it is not canceled"
+                    result = client.pgconn.get_result()
+                    assert result is not None
+                    assert result.error_field(psycopg.pq.DiagnosticField.SQLSTATE) == b"57014"
+                    assert client.pgconn.get_result() is None
     finally:
         demo.end(signal.SIGTERM)
 

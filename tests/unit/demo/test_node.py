@@ -36,7 +36,14 @@ def test_the_documents_and_the_node_of_a_fleet(tmp_path: Path) -> None:
     documents = DOCUMENTS.format(primary="p1", servers='p1 = { host = "127.0.0.1", port = 5001 }')
     assert judge(documents_of(tomllib.loads(documents))).wrong == ()
     file = tmp_path / "node.toml"
-    template = NODE.format(shared="127.0.0.1:6432", endpoints='["127.0.0.1:2379"]', fleet="demo", zone="a")
+    template = NODE.format(
+        shared="127.0.0.1:6432",
+        endpoints='["127.0.0.1:2379"]',
+        fleet="demo",
+        zone="a",
+        peer="127.0.0.1:6434",
+        peer_key="fleet.key",
+    )
     places = {"listen": "127.0.0.1:6433", "http": "127.0.0.1:9930", "secrets": tmp_path}
     file.write_text(Template(template).substitute(name="n1", **places))
     local = read_local(file, {})
