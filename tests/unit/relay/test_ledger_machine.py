@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from pgcat_cluster.wire import messages as m
-from tests.support.backend import BAD_DATA
+from tests.support.backend import BAD_DATA, Backend
 from tests.support.company import Company, Pieces
 
 TEXTS = (
@@ -81,7 +81,7 @@ failing_copies = st.tuples(
             [m.query("select 7")],
             [m.sync(), m.query("select 7")],
             [m.parse("", "select 7"), m.bind("", ""), m.execute(""), m.sync()],
-            [m.sync(), m.bind("", "a"), m.execute(""), m.sync()],
+            [m.sync(), m.execute(""), m.execute(""), m.sync()],
             [m.sync(), m.close(b"S", "a"), m.sync()],
         ]
     ),
@@ -135,11 +135,24 @@ def search(reads: str, examples: int) -> None:
     converses()
 
 
+def needs_preparing(frame: bytes, alone: Backend) -> bool:
+    """Whether PostgreSQL looks into the statement even in a failed transaction: what a link does not know can not be
+    prepared there then, so the answer is the error of all else in such a transaction."""
+    if frame[:1] == b"B":
+        _, name, rest = frame[5:].split(b"\0", 2)
+        known = alone.statements.get(name.decode())
+        return known is not None and known.parameters != int.from_bytes(rest[2:4], "big")
+    return frame[:1] + frame[5:6] == b"DS"
+
+
 def converse(reads: str, conversation: list[list[bytes]], pieces: Pieces, seed: int) -> None:
     company = Company({"reads": reads}, seed=seed)
     try:
         client = company.enter()
         for frames in conversation:
+            alone = company.alone[client]
+            if alone.status == b"E":
+                frames = [m.flush() if needs_preparing(frame, alone) else frame for frame in frames]
             # What has begun on a replica stays there up to its Sync, so there must be one before anything writes.
             company.say(client, *frames, *[m.sync()] * (reads == "replicas"), pieces=pieces)
         company.finish()
