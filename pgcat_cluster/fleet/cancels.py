@@ -72,8 +72,9 @@ class Cancels(Generic[Owner]):
             async with asyncio.timeout(WITHIN_S):
                 result = await self._request(pid, secret)
         except TimeoutError:
-            # Its client is known, and its server slow: what was begun goes on.
-            result = "sent"
+            # A server of ours is slow, and what was begun goes on; or so are the nodes that were asked.
+            is_ours = self.keys.find(pid, secret) is not None
+            result = "sent" if is_ours else Drop.UNROUTABLE.value
         finally:
             self._under_way -= 1
         self.counts[result] += 1

@@ -237,7 +237,7 @@ class Activation(Document, frozen=True, kw_only=True):
 
 
 class Health(Document, frozen=True, kw_only=True):
-    """When a server counts as ill. `self_suspect` is kept for the fleet and has no effect yet."""
+    """When a server counts as ill. `self_suspect` has an effect in a fleet alone."""
 
     interval_s: Span = 1.0
     fall: Positive = 2
@@ -277,7 +277,7 @@ class Fleet(Document, frozen=True, kw_only=True):
 class Server(Document, frozen=True, kw_only=True):
     """One PostgreSQL at one address. `weight` is its part of balanced reads; 0 takes none.
 
-    `zone`, `tags` and `budget` are kept for the fleet and have no effect yet.
+    `zone` has an effect in a fleet alone; `tags` and `budget` have none yet.
     """
 
     host: Host
@@ -335,7 +335,7 @@ class ServerTls(Document, frozen=True, kw_only=True):
 class Cluster(Document, frozen=True, kw_only=True):
     """One primary and its replicas.
 
-    `min_healthy` (unset: half of the servers, rounded up) and `admin` are kept for the fleet and have no effect yet.
+    `min_healthy` (unset: half of the servers, rounded up) has an effect in a fleet alone; `admin` has none yet.
     """
 
     v: Literal[1] = 1
