@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from collections.abc import Generator
 from pathlib import Path
 
@@ -32,6 +33,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="also run what is marked live_long")
     parser.addoption("--counts-to", type=Path, help="write how many tests passed, failed, … to this file")
     parser.addoption("--counts-from", type=Path, help="add the counts of an earlier run to the last line")
+
+
+def pytest_configure() -> None:
+    """Children can be interrupted, also where a shell in the background made us ignore it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_report_header() -> str:

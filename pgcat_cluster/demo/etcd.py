@@ -6,11 +6,9 @@ import contextlib
 import importlib.metadata
 import json
 import os
-import random
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -19,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pgcat_cluster.demo.binaries import REMEDY
+from pgcat_cluster.demo.postgres import free_port
 from pgcat_cluster.demo.processes import (
     Child,
     DemoFault,
@@ -95,22 +94,6 @@ def _tried(path: Path, source: str) -> EtcdBinary:
     return EtcdBinary(path=path, source=source, version=(int(match[1]), int(match[2]), int(match[3])))
 
 
-_given_ports: set[int] = set()
-
-
-def lasting_port() -> int:
-    """A port nobody listens on, outside the range that outgoing connections take theirs from.
-
-    A member comes back at the port it had, and one out of that range may have been taken meanwhile.
-    """
-    while True:
-        port = random.randrange(20000, 32768)
-        if port not in _given_ports:
-            with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
-                _given_ports.add(port)
-                return port
-
-
 class EtcdMember:
     """One member with its data folder."""
 
@@ -124,9 +107,9 @@ class EtcdMember:
         options: Sequence[str],
     ) -> None:
         self.name = name
-        self.port = lasting_port()
-        self.peer_port = lasting_port()
-        self._health_port = lasting_port()
+        self.port = free_port()
+        self.peer_port = free_port()
+        self._health_port = free_port()
         self._household = household
         self._binary = binary
         self._tls = tls

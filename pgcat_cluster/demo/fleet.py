@@ -14,8 +14,9 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from pgcat_cluster.demo.etcd import Etcd, find_etcd, lasting_port
+from pgcat_cluster.demo.etcd import Etcd, find_etcd
 from pgcat_cluster.demo.node import COMMAND, Node, command_environment
+from pgcat_cluster.demo.postgres import free_port
 from pgcat_cluster.demo.processes import DemoFault, wait_until
 from pgcat_cluster.demo.stack import Stack
 
@@ -86,7 +87,7 @@ class Fleet:
         port: int,
         report: Callable[[str], None],
     ) -> None:
-        self.port = port or lasting_port()
+        self.port = port or free_port()
         self._stack = stack
         self._zones = string.ascii_lowercase[:nodes]
         self._members = members
@@ -141,10 +142,10 @@ class Fleet:
                 endpoints=json.dumps(self.etcd.endpoints),
                 fleet=NAME,
                 zone=zone,
-                peer=f"{Node.host}:{lasting_port()}",
+                peer=f"{Node.host}:{free_port()}",
                 peer_key=key,
             )
-            stack.launch_node(port=lasting_port(), config=config)
+            stack.launch_node(port=free_port(), config=config)
         self._apply()
         for node in stack.nodes:
             node.wait_ready()

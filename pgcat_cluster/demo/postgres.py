@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import shutil
 import signal
 import socket
@@ -40,10 +41,22 @@ _SETTINGS: Mapping[str, str] = {
 }
 
 
+# Not the one that tests seed.
+_chance = random.SystemRandom()
+_given_ports: set[int] = set()
+
+
 def free_port() -> int:
-    """A TCP port on 127.0.0.1 that nobody listens on now."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
+    """A TCP port on 127.0.0.1 that nobody listens on, outside the range that outgoing connections take theirs from.
+
+    One of that range may be taken before it is used, or while who had it is down for a moment.
+    """
+    while True:
+        port = _chance.randrange(20000, 32768)
+        if port not in _given_ports:
+            with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+                _given_ports.add(port)
+                return port
 
 
 def connection_string(host: str, port: int, user: str, password: str, database: str) -> str:

@@ -190,7 +190,8 @@ class Server(ServerEnd):
         client.request = None
         if client.answered:
             client.confirm()
-        if client.overlay:
+        if client.overlay and next_kind == 0:
+            # Else a batch is under way already (behind a COPY that failed), and these names are its own.
             client.overlay.clear()
         if client.flags & FORGETS:
             if not client.failed:
