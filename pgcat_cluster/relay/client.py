@@ -422,7 +422,10 @@ class Client(Copier):
         Answers where the batch ends, position if it has to wait, -1 if it is another kind of batch. It does what
         the frames one by one would do, at once.
         """
-        if stop > end or desk.is_session_mode or self.status == frames.STATUS_FAILED or not self.has_shapes:
+        if stop > end or stop - position < 8:
+            # Not here yet, or malformed.
+            return -1
+        if desk.is_session_mode or self.status == frames.STATUS_FAILED or not self.has_shapes:
             return -1
         p = buffer
         first_stop = stop

@@ -298,7 +298,7 @@ async def test_a_paused_replay_is_lag_and_an_idle_primary_is_none(make_stack: St
     async with watching(stack, Health(timeout_min_s=10.0, timeout_max_s=10.0)) as watched:
         await asyncio.to_thread(stack.replicas[0].query, "select pg_wal_replay_pause()")
         await asyncio.to_thread(stack.primary.query, "insert into t values (1)")
-        await watched.until(lambda: watched.reads() == {primary, second}, 5)
+        await watched.until(lambda: watched.reads() == {primary, second}, 10)
         assert watched.health.standings()[first].reason.startswith("lag: ")
         lag = watched.health.standings()[first].lag
         assert lag is not None
