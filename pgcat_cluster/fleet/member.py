@@ -134,6 +134,7 @@ class Member:
         self._texts: Mapping[str, bytes] = {}
         self._kept: object = None
         self._keeping: asyncio.Task[None] | None = None
+        self._disk: asyncio.Future[None] | None = None
         self._clean_at = 0.0
         self._stirred = asyncio.Event()
         self._last_tick_s = now_s()
@@ -234,6 +235,9 @@ class Member:
             if task is not None:
                 task.cancel()
         await self._writing.stop()
+        if self._disk is not None:
+            # A thread can not be cancelled, and the last word on the disk has to be ours.
+            await asyncio.gather(self._disk, return_exceptions=True)
         if (known := self._known()) is not None and self._state is not None:
             self._state.keep(structs.replace(known, parted=True))
         await self.membership.leave()
@@ -770,8 +774,9 @@ class Member:
             self._keeping = spawn(self._write_down(self._state, known), "write the cache file")
 
     async def _write_down(self, state: StateDirectory, known: Known) -> None:
+        self._disk = asyncio.get_running_loop().run_in_executor(None, state.keep, known)
         try:
-            await asyncio.to_thread(state.keep, known)
+            await asyncio.shield(self._disk)
         except OSError as error:
             self._log.error("the cache file can not be written", reason=error.strerror)
         await self._pause(_KEEP_S)

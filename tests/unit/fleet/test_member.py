@@ -6,8 +6,10 @@ import asyncio
 import contextlib
 import json
 import random
+import threading
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -20,7 +22,7 @@ from pgcat_cluster.fleet.house import Findings
 from pgcat_cluster.fleet.leases import HeldLease
 from pgcat_cluster.fleet.member import Member
 from pgcat_cluster.fleet.model import ModelPort, ModelStore
-from pgcat_cluster.fleet.state import Occupied, StateDirectory
+from pgcat_cluster.fleet.state import Known, Occupied, StateDirectory
 from pgcat_cluster.health.cluster import ClusterHealth
 from pgcat_cluster.health.doubt import Place
 from pgcat_cluster.net.tasks import spawn
@@ -265,6 +267,27 @@ async def test_it_begins_with_what_was_kept_while_the_store_is_away(tmp_path: Pa
         assert world.keys("live/") == ["live/px.00000002"]
         # Nothing was taken in again that was in force already.
         assert len(node.house.runs) == 1
+
+
+async def test_the_last_word_on_the_disk_is_that_it_left(tmp_path: Path) -> None:
+    class Slow(StateDirectory):
+        """Takes its time to write, unless it is asked to write the last word meanwhile."""
+
+        left = threading.Event()
+        written: ClassVar[list[bool]] = []
+
+        def keep(self, known: Known) -> None:
+            if known.parted:
+                self.left.set()
+            else:
+                self.left.wait(0.3)
+            self.written.append(known.parted)
+
+    world = World()
+    world.load()
+    async with world.node(1, state=Slow(tmp_path / "state")):
+        await world.time.run(1.0)
+    assert Slow.written[-1:] == [True]
 
 
 async def test_reconnect_is_done_once_for_each_number() -> None:
