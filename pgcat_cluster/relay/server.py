@@ -299,6 +299,7 @@ class Server(ServerEnd):
         """An error: nothing up to the next ReadyForQuery will be answered any more. Whether that one is ours."""
         ledger = self.ledger
         client = self.client
+        was_quiet = self.quiet
         first = True
         while not ledger.is_empty() and ledger.kind() < ledgers.READY:
             owed = ledger.pop()
@@ -320,7 +321,8 @@ class Server(ServerEnd):
             first = False
         self.skipping = ledger.is_empty()
         self._look()
-        if client is not None:
+        if client is not None and not was_quiet:
+            # Else a batch of the client may be under way already, behind what is swallowed.
             client.overlay.clear()
         return self.quiet
 
