@@ -147,6 +147,13 @@ class Node:
     def kill(self) -> None:
         self._running().kill()
 
+    def freeze(self) -> None:
+        """The kernel still accepts connections, and nothing is answered."""
+        self._running().signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._running().signal(signal.SIGCONT)
+
     def dsn(self, user: str = "test", database: str = "test") -> str:
         """A libpq connection string, password included."""
         return connection_string(self.host, self.port, user, self.passwords[user], database)

@@ -15,7 +15,7 @@ import pytest
 
 from pgcat_cluster.demo.etcd import Etcd
 from pgcat_cluster.demo.node import Node
-from pgcat_cluster.demo.postgres import free_port
+from pgcat_cluster.demo.postgres import Postgres, free_port
 from pgcat_cluster.demo.stack import Stack
 from tests.support.nodes import PATIENT_HEALTH, eventually, status
 
@@ -77,33 +77,53 @@ class Fleet:
         text = self.ctl("get", "--prefix", "--print-value-only", _ROOT + prefix)
         return [json.loads(line) for line in text.splitlines() if line]
 
-    def load(self, *, fleet: str = PATIENT + SHORT_BANS, pool: str = "") -> None:
+    def load(self, *, fleet: str = PATIENT + SHORT_BANS, cluster: str = "", pool: str = "") -> None:
         """The first documents: one cluster, one pool, two users."""
-        servers = "\n".join(
-            f'{server.name} = {{ host = "{server.host}", port = {server.port} }}'
-            for server in self.stack.servers
-        )
+        places = {server.name: self.place_of(server) for server in self.stack.servers}
+        servers = "\n".join(f'{name} = {{ host = "{at[0]}", port = {at[1]} }}' for name, at in places.items())
         probe = '{ user = "pgcat_probe", secret = "file:probe.secret", database = "postgres" }'
         self.put("config/fleet", fleet)
-        self.put("config/clusters/main", f"probe = {probe}\n[servers]\n{servers}\n")
+        self.put("config/clusters/main", f"{cluster}\nprobe = {probe}\n[servers]\n{servers}\n")
         self.put("config/users/test", 'secret = "file:test.secret"')
         self.put("config/users/admin", 'secret = "file:admin.secret"')
         self.put("config/pools/test", f"users = {{ test = {{}} }}\n{pool}")
 
     def add(self, count: int) -> Sequence[Node]:
-        """So many more nodes, each with a host and a zone of its own, ready to serve."""
-        for _ in range(count):
-            number = len(self.nodes) + 1
-            endpoints = ", ".join(f'"{endpoint}"' for endpoint in self.etcd.endpoints)
+        """So many more nodes, each with a host of its own, ready to serve."""
+        added = []
+        for number in range(len(self.nodes) + 1, len(self.nodes) + count + 1):
+            name = name_of(number)
             config = _NODE.format(
-                name=f"px-{number}",
-                zone=f"z{number}",
-                endpoints=endpoints,
+                name=name,
+                zone=self.zone_of(number),
+                endpoints=", ".join(f'"{endpoint}"' for endpoint in self.endpoints_of(name)),
                 peer=f"127.0.0.1:{free_port()}",
                 peer_key=self._peer_key,
             )
-            self.nodes.append(self.stack.add_node(config=config))
+            added.append(self.stack.launch_node(config=config))
+        self.nodes += added
+        for node in added:
+            node.wait_ready()
         return self.nodes
+
+    # What is different in a fleet whose connections can be cut.
+
+    def zone_of(self, number: int) -> str:
+        """The zone of the n-th node: one of its own."""
+        return f"z{number}"
+
+    def endpoints_of(self, _name: str) -> list[str]:
+        """Where a node finds the store."""
+        return self.etcd.endpoints
+
+    def place_of(self, server: Postgres) -> tuple[str, int]:
+        """Where nodes find a server."""
+        return server.host, server.port
+
+
+def name_of(number: int) -> str:
+    """What the n-th node is called in its fleet."""
+    return f"px-{number}"
 
 
 def size(node: Node) -> int:
