@@ -323,7 +323,7 @@ def _tell_progress(progress: Progress, view: Overview, as_json: bool, more: Mapp
     else:
         late = "too late: " if state == "timeout" else ""
         click.echo(plain(late + progress.text))
-        for line in node_lines(view.nodes):
+        for line in node_lines(view.nodes, is_in_force=view.desired.state == "accepted"):
             click.echo(line)
     if state != "accepted":
         sys.exit(1)

@@ -28,14 +28,13 @@ def finding(one: Finding) -> str:
     return plain(": ".join(filter(None, (one.key, one.path, one.msg))))
 
 
-def node_lines(nodes: Sequence[NodeView]) -> Iterator[str]:
-    """What each node says about an edit."""
+def node_lines(nodes: Sequence[NodeView], *, is_in_force: bool) -> Iterator[str]:
+    """What each node says about an edit; about one that is in force anyway they need not say anything."""
     for node in nodes:
+        silent = "" if is_in_force else "said nothing about it; "
+        word = "found it wrong; " if node.nack else "found it valid; " if node.is_valid else silent
         runs = f"runs generation {node.active}" if node.active is not None else "runs nothing yet"
-        word = (
-            "found it wrong" if node.nack else "found it valid" if node.is_valid else "said nothing about it"
-        )
-        yield f"  {node.node}  {word}; {runs}"
+        yield f"  {node.node}  {word}{runs}"
         for one in (*node.nack, *node.unusable):
             yield f"    {finding(one)}"
 

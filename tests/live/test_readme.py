@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 
 from pgcat_cluster import errors
+from pgcat_cluster.demo.etcd import Etcd
 from pgcat_cluster.demo.postgres import free_port
 from pgcat_cluster.demo.processes import wait_until
 from pgcat_cluster.demo.stack import Stack
@@ -71,7 +72,9 @@ def script_of(text: str) -> tuple[str, str]:
             typed.clear()
 
     for line in text.splitlines():
-        if line.startswith("$ "):
+        if script and script[-1].endswith("\\"):
+            script[-1] = script[-1][:-1] + line.lstrip()
+        elif line.startswith("$ "):
             end_command()
             script.append(line[2:])
         elif prompt := _PROMPT.match(line):
@@ -83,9 +86,10 @@ def script_of(text: str) -> tuple[str, str]:
 
 
 def agrees(printed: str, expected: str) -> bool:
-    """Whether a text is the expected one, with anything where that has `…`."""
-    pattern = re.escape(expected.strip()).replace("…", ".*?")
-    return re.fullmatch(pattern, printed.strip(), re.DOTALL) is not None
+    """Whether a text is the expected one, with anything where that has `…` and spaces behind it."""
+    pattern = re.sub("…(?:\\\\ )*", ".*?", re.escape(expected.strip()))
+    lines = "\n".join(line.rstrip() for line in printed.strip().splitlines())
+    return re.fullmatch(pattern, lines, re.DOTALL) is not None
 
 
 def vaguely(text: str) -> str:
@@ -111,12 +115,15 @@ def environment(**more: str) -> dict[str, str]:
 class Reader:
     """Follows the README in a folder, in front of the servers of a stack."""
 
-    def __init__(self, folder: Path, stack: Stack) -> None:
+    def __init__(self, folder: Path, stack: Stack, etcd: Etcd) -> None:
         self.folder = folder
         self._stack = stack
+        self._etcd = etcd
         servers = zip(("5432", "5433", "5434"), stack.servers, strict=True)
         self._ports = {port: str(server.port) for port, server in servers}
-        self._ports |= {"6432": str(free_port()), "9930": str(free_port())}
+        self._ports["2379"] = etcd.endpoints[0].rpartition(":")[2]
+        ours = ("6432", "6433", "6434", "7431", "7432", "9930", "9931", "9932")
+        self._ports |= {port: str(free_port()) for port in ours}
         self._running: list[tuple[subprocess.Popen[str], Path]] = []
 
     def follow(self, block: Block) -> None:
@@ -183,8 +190,14 @@ class Reader:
         passwords.write_text("".join(f"*:*:*:{user}:{password}\n" for user, password in typed.items()))
         return environment(
             PATH=os.pathsep.join(
-                [environment()["PATH"], *([str(Path(psql).parent)] if os.sep in psql else [])]
+                [
+                    environment()["PATH"],
+                    str(self._etcd.binary.path.parent),
+                    *([str(Path(psql).parent)] if os.sep in psql else []),
+                ]
             ),
+            ETCDCTL_API="3",
+            ETCDCTL_ENDPOINTS=self._etcd.endpoints[0],
             PGPASSFILE=str(passwords),
         )
 
@@ -198,10 +211,10 @@ class Reader:
 
 @pytest.fixture
 def reader(tmp_path: Path) -> Iterator[Reader]:
-    with Stack() as stack:
+    with Stack() as stack, Etcd() as etcd:
         # The reader makes this user.
         stack.primary.query("drop role pgcat_probe")
-        reader = Reader(tmp_path, stack)
+        reader = Reader(tmp_path, stack, etcd)
         try:
             yield reader
         finally:
