@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import time
 
-from tests.simulation.checks import Violated
 from tests.simulation.story import run
+from tests.support.invariants import Violated
 
 
 def main() -> int:
