@@ -298,12 +298,19 @@ class ActivateOverride(Override, frozen=True, kw_only=True):
     without: list[Name] = field(default_factory=list)
 
 
+class StoreOverride(Override, frozen=True, kw_only=True):
+    """Nodes that knew another store, or this one further on, go on with it as it is now. Each put counts once."""
+
+    action: Literal["accept"] = "accept"
+
+
 OVERRIDES: Mapping[Kind, type[Override]] = {
     Kind.OVERRIDE_SERVER: ServerOverride,
     Kind.OVERRIDE_PRIMARY: PrimaryOverride,
     Kind.OVERRIDE_POOL: PoolOverride,
     Kind.OVERRIDE_FREEZE: FreezeOverride,
     Kind.OVERRIDE_ACTIVATE: ActivateOverride,
+    Kind.OVERRIDE_STORE: StoreOverride,
 }
 
 WRITTEN: Mapping[Kind, type[Struct]] = {

@@ -23,6 +23,7 @@ class Kind(Enum):
     OVERRIDE_POOL = "override/_pool/{}"
     OVERRIDE_FREEZE = "override/_fleet/freeze"
     OVERRIDE_ACTIVATE = "override/_fleet/activate"
+    OVERRIDE_STORE = "override/_fleet/store"
     OVERRIDE_SERVER = "override/{}/{}"
     ACCEPTED = "decided/accepted"
     DOC = "doc/{}"
@@ -201,6 +202,11 @@ class Keys(Struct, frozen=True):
     @property
     def activate(self) -> str:
         return self.of(Kind.OVERRIDE_ACTIVATE)
+
+    @property
+    def store(self) -> str:
+        """Where an operator accepts the store that this is."""
+        return self.of(Kind.OVERRIDE_STORE)
 
     # ---- accepted and agreed
 

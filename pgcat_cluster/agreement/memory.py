@@ -42,6 +42,11 @@ class Memory:
                 self._applied[known] = batch.revision
         self.revision = max(self.revision, batch.revision)
 
+    def begin_again(self) -> None:
+        """Another store follows, whose revisions are others: no prefix is listed yet. The rows stay until it is."""
+        self._applied.clear()
+        self.revision = 0
+
     def applied(self, prefix: str) -> int:
         """The revision up to which `prefix` is known, as far as was told; 0 before its first list."""
         return self._applied.get(prefix, 0)

@@ -23,6 +23,7 @@ from pgcat_cluster.agreement.documents import (
     Seat,
     ServerOverride,
     Status,
+    StoreOverride,
     Undecodable,
     decode,
     decode_override,
@@ -219,6 +220,8 @@ def said_by(keys: Keys, row: Row) -> tuple[str, Override, str]:
         case PoolOverride():
             again = override.reconnect is not None
             words = [override.action or "", f"reconnect {override.reconnect}" if again else ""]
+        case StoreOverride():
+            words = [override.action]
         case ActivateOverride():
             without = "without " + ", ".join(override.without) if override.without else ""
             words = [f"revision {override.rev}", without]

@@ -42,6 +42,7 @@ _OVERRIDE = (
     Kind.OVERRIDE_POOL,
     Kind.OVERRIDE_FREEZE,
     Kind.OVERRIDE_ACTIVATE,
+    Kind.OVERRIDE_STORE,
 )
 
 

@@ -513,6 +513,25 @@ def forget(place: Place, name: str) -> None:
     click.echo(f"{name} is forgotten")
 
 
+@fleet.command("accept-store")
+@click.option("--reason", default="", help="For those who read it later.")
+@_placed
+def accept_store(place: Place, reason: str) -> None:
+    """Let the nodes go on with this etcd, although it was replaced or restored from a backup.
+
+    Nodes that meet another etcd than before, or the same at an older revision, keep what they know, serve by it
+    and write nothing, until this is said. Then they take bans, overrides and the accepted documents from here;
+    what is not here is gone: look at `fleet status` first, and `fleet apply FILE` afterwards if documents are
+    missing. It counts once, for nodes that have met this etcd already: say it again for those that come later.
+    """
+
+    async def write(operator: Operator) -> int:
+        return await (await operator.look()).accept_store(reason)
+
+    revision = _run(place, write)
+    click.echo(f"revision {revision}: nodes that waited for this word go on; `fleet status` shows them")
+
+
 @fleet.command()
 @_AS_JSON
 @_placed

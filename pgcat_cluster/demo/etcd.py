@@ -115,6 +115,7 @@ class EtcdMember:
         self._tls = tls
         self._options = options
         self.log = household.folder / f"{name}.log"
+        self.data = household.folder / name
         self._child: Child | None = None
 
     @property
@@ -132,7 +133,7 @@ class EtcdMember:
         command: list[str | Path] = [
             self._binary.path,
             f"--name={self.name}",
-            f"--data-dir={self._household.folder / self.name}",
+            f"--data-dir={self.data}",
             f"--listen-client-urls={url}",
             f"--advertise-client-urls={url}",
             f"--listen-peer-urls={self.peer_url}",

@@ -6,10 +6,10 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable, Collection, Sequence
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from pgcat_cluster.agreement.memory import Memory
-from pgcat_cluster.agreement.transactions import Batch, Range, Rows, Transaction, newest
+from pgcat_cluster.agreement.transactions import Batch, Outcome, Range, Rows, Transaction, newest
 from pgcat_cluster.fleet.pacing import Backoff
 from pgcat_cluster.fleet.store import Compacted, Store, StoreFault, Watch
 from pgcat_cluster.net.clock import monotonic_s
@@ -19,6 +19,8 @@ _AUDIT_SPREAD = 0.2
 _DOUBT_S = 1.0
 # A watch that lived so long was a success, although it ended.
 _LONG_LIFE_S = 5.0
+# An old revision that is seen once may be a stale answer; seen again so much later the store itself is old.
+_CERTAIN_S = 1.0
 
 
 class Estranged(StoreFault):
@@ -28,7 +30,7 @@ class Estranged(StoreFault):
 class FollowingState(Struct, frozen=True, kw_only=True):
     """What is shown of a following: `applied` is the newest complete revision by prefix, 0 before the first list.
 
-    `fault` is why something is not followed now; `estranged` says that an operator must accept the store.
+    `fault` is why something is not followed now; `estranged`: nothing of what the store says is believed.
     """
 
     applied: dict[str, int]
@@ -47,12 +49,25 @@ class _Facts(Struct, frozen=True):
     newest: int
 
 
+class _Stranger(Struct, frozen=True, kw_only=True):
+    """A store that is not believed, and its revision when it was met."""
+
+    cluster_id: int
+    revision: int
+    met_s: float
+    is_certain: bool = False
+
+
 class Following:
     """One memory, several prefixes, one watch each.
 
     `changed` is called behind every batch that the memory has taken; the differences a new list shows come as one
     batch of the list's revision. Holds always: the memory never goes back behind a revision it has applied, unless
-    `accept` was called; nothing is forgotten because the store is away.
+    an operator accepted the store; nothing is forgotten because the store is away.
+
+    Another store, or one that went back, is not believed until the key `consent` is put in it, by an operator who
+    saw it as it is: what stood there when it was met counts for nothing, for a backup may contain it. `accepted` is
+    called before the first list of a store that was accepted; `believed` is set while this is the store we know.
     """
 
     def __init__(
@@ -64,21 +79,30 @@ class Following:
         chance: random.Random,
         changed: Callable[[Batch], None] = lambda batch: None,
         audited: Collection[str] = (),
+        consent: str = "",
+        accepted: Callable[[], None] = lambda: None,
         cluster_id: int | None = None,
         revision: int = 0,
+        stranger: int | None = None,
         now_s: Callable[[], float] = monotonic_s,
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        """`cluster_id` and `revision` are what an earlier life of this node knew."""
+        """`cluster_id`, `revision` and `stranger` are what an earlier life of this node knew."""
         self.memory = memory
         self.cluster_id = cluster_id
         self.listed = asyncio.Event()
+        self.believed = asyncio.Event()
+        self.believed.set()
         self._store = store
         self._prefixes = tuple(prefixes)
         self._audited = tuple(prefix for prefix in prefixes if prefix in audited)
+        self._consent = consent
         self._chance = chance
         self._changed = changed
+        self._accepted = accepted
         self._revision = revision
+        self._known_stranger = stranger
+        self._stranger: _Stranger | None = None
         self._now_s = now_s
         self._pause = pause
         self._applied = dict.fromkeys(prefixes, 0)
@@ -99,13 +123,10 @@ class Following:
             if self._audited:
                 group.create_task(self._audit(), name="audit")
 
-    async def accept(self) -> None:
-        """An operator says that the store is right, although it is another one or went back."""
-        self.cluster_id = None
-        self._revision = 0
-        self._stale.update(self._prefixes)
-        for watch in tuple(self._watches.values()):
-            await watch.close()
+    @property
+    def stranger(self) -> int | None:
+        """The identity of the store that is certainly not believed; it may be that of the store we know."""
+        return self._stranger.cluster_id if self._stranger is not None and self._stranger.is_certain else None
 
     @property
     def doubted(self) -> tuple[str, ...]:
@@ -118,7 +139,7 @@ class Following:
             lists=self._lists,
             losses=self._losses,
             fault="; ".join(f"{what}: {fault}" for what, fault in sorted(self._faults.items())),
-            estranged=any(isinstance(fault, Estranged) for fault in self._faults.values()),
+            estranged=not self.believed.is_set(),
         )
 
     # -- list, then watch
@@ -144,7 +165,8 @@ class Following:
             try:
                 await self._recognise()
                 if prefix in self._stale:
-                    await self._list([prefix])
+                    # In a store that was accepted all begin at one revision.
+                    await self._list([prefix] if self._stale < set(self._prefixes) else self._prefixes)
                 await self._watch(prefix)
             except StoreFault as fault:
                 self._faults[prefix] = fault
@@ -155,15 +177,54 @@ class Following:
             await self._pause(backoff.next_s())
 
     async def _recognise(self) -> None:
-        """Is it the store we know, and not an older state of it?"""
+        """Is it the store we know, and not an older state of it? If not, has an operator accepted it?"""
         cluster_id = (await self._store.status()).cluster_id
-        if self.cluster_id not in (None, cluster_id):
-            raise Estranged(f"the store is {cluster_id:x}, it was {self.cluster_id:x}")
         # What other watches bring while the answer is under way may be newer than it.
         before = self._revision
-        revision = (await self._store.txn(Transaction())).revision
-        _must_reach(revision, before)
+        question = (Range(key=self._consent),) if self._consent else ()
+        outcome = await self._store.txn(Transaction(then=question))
+        why = self._why_strange(cluster_id, outcome.revision, before)
+        if why and self._is_accepted(cluster_id, outcome):
+            await self._begin_again()
+            why = ""
+        if why:
+            self.believed.clear()
+            raise Estranged(why)
+        self._stranger, self._known_stranger = None, None
         self.cluster_id = cluster_id
+        self.believed.set()
+
+    def _why_strange(self, cluster_id: int, revision: int, known: int) -> str:
+        if self.cluster_id not in (None, cluster_id):
+            return f"the store is {cluster_id:x}, it was {self.cluster_id:x}"
+        if revision < known:
+            return f"the store is at revision {revision}, it was at {known}"
+        if cluster_id in (self.stranger, self._known_stranger):
+            # Others have written to it since.
+            return f"the store went back behind revision {known}"
+        return ""
+
+    def _is_accepted(self, cluster_id: int, outcome: Outcome) -> bool:
+        """Whether the operator's word came after this strange store was met."""
+        now, met = self._now_s(), self._stranger
+        if met is None or met.cluster_id != cluster_id or outcome.revision < met.revision:
+            met = _Stranger(cluster_id=cluster_id, revision=outcome.revision, met_s=now)
+        is_other = cluster_id != self.cluster_id or cluster_id == self._known_stranger
+        is_certain = is_other or now - met.met_s >= _CERTAIN_S
+        self._stranger = met if met.is_certain else structs.replace(met, is_certain=is_certain)
+        rows = outcome.answers[0].rows if outcome.answers and outcome.answers[0] else ()
+        return newest(rows) > met.revision
+
+    async def _begin_again(self) -> None:
+        """Revisions of the store before mean nothing in this one; what is known stays until the new list."""
+        self._revision = 0
+        self._applied = dict.fromkeys(self._prefixes, 0)
+        self._stale.update(self._prefixes)
+        self._doubts.clear()
+        self.memory.begin_again()
+        self._accepted()
+        for watch in tuple(self._watches.values()):
+            await watch.close()
 
     async def _list(self, prefixes: Sequence[str]) -> None:
         before = self._revision
@@ -215,6 +276,9 @@ class Following:
                 revision, told = await self._ask()
             except StoreFault as fault:
                 self._faults["audit"] = fault
+                if isinstance(fault, Estranged):
+                    for watch in tuple(self._watches.values()):
+                        await watch.close()
                 continue
             self._faults.pop("audit", None)
             for prefix, facts in told.items():

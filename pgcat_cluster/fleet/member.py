@@ -25,9 +25,11 @@ from pgcat_cluster.agreement.memory import Memory
 from pgcat_cluster.agreement.pipeline import Follower
 from pgcat_cluster.agreement.transactions import Batch, Outcome, Range, Transaction
 from pgcat_cluster.agreement.witnesses import witnesses
+from pgcat_cluster.fleet.announcing import announce
 from pgcat_cluster.fleet.beliefs import belief, look
 from pgcat_cluster.fleet.following import Following
 from pgcat_cluster.fleet.house import FleetHouse
+from pgcat_cluster.fleet.keeping import Keeping
 from pgcat_cluster.fleet.membership import Membership
 from pgcat_cluster.fleet.state import Known, StateDirectory
 from pgcat_cluster.fleet.store import Store, StoreFault
@@ -46,11 +48,11 @@ _LEAST_S = 0.001
 _WATCHFUL_S = 0.25  # while somebody is banned, or something must end
 _RAMP_STEP_S = 1.0
 _STORE_LOOK_S = 10.0
-_KEEP_S = 1.0
 _CLEAN_S = 1.0
 _FETCHED_MAX = 100
 _FAILED_S = 1.0
 _REASON_S = 2.0
+_REMEDY = "pgcat-cluster fleet accept-store"
 
 
 class Member:
@@ -87,15 +89,13 @@ class Member:
         self._table = table
         self._now_s = now_s
         self._pause = pause
-        judge = self._judge = Judge()
-        self.follower = Follower(keys, node, judge)
-        self._steward = Steward(keys, node, fleet_id, judge)
-        self._election = Election(keys, node)
+        self._fleet_id = fleet_id
+        self._judge = Judge()
+        self._appoint()
         self._score = LocalScore(now_s())
         self._suspicion = Suspicion(Fleet().health.self_suspect)
-        self._benches: dict[str, Bench] = {}
         self._writing = Writing(store, Limits(), done=self.stir, now_s=now_s)
-        self._following = self._follow(None, 0)
+        self._following = self._follow()
         self._overseeing: tuple[int, Following, asyncio.Task[None]] | None = None
         self.membership = Membership(
             store,
@@ -109,6 +109,7 @@ class Member:
             said=lambda: self._writing.said,
             joined=self._joined,
             lead=house.lead,
+            believed=self._believed,
             changed=self.stir,
             now_s=now_s,
             pause=pause,
@@ -132,14 +133,21 @@ class Member:
         self._running: asyncio.Task[None] | None = None
         self._trying: asyncio.Task[None] | None = None
         self._texts: Mapping[str, bytes] = {}
-        self._kept: object = None
-        self._keeping: asyncio.Task[None] | None = None
-        self._disk: asyncio.Future[None] | None = None
+        self._keeping = Keeping(state, pause=pause, done=self.stir)
         self._clean_at = 0.0
         self._stirred = asyncio.Event()
         self._last_tick_s = now_s()
 
-    def _follow(self, cluster_id: int | None, revision: int) -> Following:
+    def _appoint(self) -> None:
+        """Machines that know nothing yet of the store they will see."""
+        self.follower = Follower(self._keys, self.node, self._judge)
+        self._steward = Steward(self._keys, self.node, self._fleet_id, self._judge)
+        self._election = Election(self._keys, self.node)
+        self._benches: dict[str, Bench] = {}
+
+    def _follow(
+        self, cluster_id: int | None = None, revision: int = 0, stranger: int | None = None
+    ) -> Following:
         keys = self._keys
         return Following(
             self._store,
@@ -151,8 +159,11 @@ class Member:
             chance=self._chance,
             changed=self._heard,
             audited=(keys.decided, keys.override, keys.config_prefix),
+            consent=keys.store,
+            accepted=self._begin_again,
             cluster_id=cluster_id,
             revision=revision,
+            stranger=stranger,
             now_s=self._now_s,
             pause=self._pause,
         )
@@ -164,8 +175,11 @@ class Member:
         """Why there is nothing to serve by yet; empty once a generation runs."""
         if self.follower.running is not None:
             return ""
-        if fault := self._following.state().fault:
-            return f"the store does not answer: {fault}"
+        following = self._following.state()
+        if following.estranged:
+            return f"the store is not believed: {following.fault}"
+        if following.fault:
+            return f"the store does not answer: {following.fault}"
         if self.membership.trouble:
             return self.membership.trouble
         if not self.membership.has_joined:
@@ -231,15 +245,11 @@ class Member:
     async def leave(self) -> None:
         """After `run` has ended: give back what is ours, as far as the store answers."""
         overseeing = self._overseeing[2] if self._overseeing is not None else None
-        for task in (self._trying, self._running, self._keeping, overseeing):
+        for task in (self._trying, self._running, overseeing):
             if task is not None:
                 task.cancel()
         await self._writing.stop()
-        if self._disk is not None:
-            # A thread can not be cancelled, and the last word on the disk has to be ours.
-            await asyncio.gather(self._disk, return_exceptions=True)
-        if (known := self._known()) is not None and self._state is not None:
-            self._state.keep(structs.replace(known, parted=True))
+        await self._keeping.end(self._known())
         await self.membership.leave()
         await self._store.close()
 
@@ -260,7 +270,7 @@ class Member:
         known = self._state.known(self._keys.fleet) if self._state is not None else None
         if known is None:
             return
-        self._following = self._follow(known.cluster_id, known.revision)
+        self._following = self._follow(known.cluster_id, known.revision, known.stranger)
         for prefix in (self._keys.decided, self._keys.override, self._keys.prefix_prefix):
             rows = [row for row in known.rows if row.key.startswith(prefix)]
             events = self.memory.replace(prefix, rows, known.revision)
@@ -277,6 +287,21 @@ class Member:
             return
         self.follower.start(known.accepted, judged.settings)
         self._log.warning("begins with what was kept", generation=known.accepted.gen, revision=known.revision)
+
+    def _begin_again(self) -> None:
+        """An operator accepted another store. What runs goes on; all else is learned anew."""
+        running = self.follower.running
+        self._appoint()
+        if running is not None:
+            self.follower.start(running.accepted, running.settings)
+        self._override_rev = 0
+        self._oversee(None)
+        self._keeping.keep_anew()
+        self.membership.lose()
+        lifecycle(self._log, "fleet.accepted", level="warning", what="the store as it is now")
+
+    async def _believed(self) -> None:
+        await self._following.believed.wait()
 
     async def _stay(self) -> None:
         await self._following.listed.wait()
@@ -330,6 +355,8 @@ class Member:
     def _attend(self, now: float) -> float:
         """Let every machine see what is new; when to come again."""
         self._tick(now)
+        if not self._following.believed.is_set():
+            self.membership.lose()
         lease = self._election.lease = self._writing.lease = self.membership.lease
         if (self._is_news or self._ramping) and not self._is_taking_up:
             self._read_memory(now)
@@ -348,7 +375,7 @@ class Member:
         dues.append(self._writing.due_s)
         if self._bans or self._undrained:
             dues.append(now + _WATCHFUL_S)
-        self._keep(now)
+        self._keeping.keep(self._known())
         self._tell_why_not(now)
         return min(due for due in dues if due is not None)
 
@@ -470,7 +497,7 @@ class Member:
         is_estranged = self._following.state().estranged
         if is_estranged and not self._is_estranged:
             fault = self._following.state().fault
-            text = f"{fault}; what was known stays in force until an operator restarts this node without its state_dir"
+            text = f"{fault}; what was known stays in force until an operator says: {_REMEDY}"
             lifecycle(self._log, "fleet.alarm", level="error", text=text)
         self._is_estranged = is_estranged
         why = self.waits_for
@@ -509,7 +536,7 @@ class Member:
         for name in topology.clusters:
             for held in bans_of(memory.under(keys.cluster_bans(name)), keys):
                 bans.setdefault(name, {}).setdefault(held.server, []).append(held.ban)
-        self._tell_bans(bans)
+        announce(self._log, self._bans, bans)
         self._bans = bans
         ramping = {
             ban.id for by in bans.values() for own in by.values() for ban in own if ban.state == "probation"
@@ -528,30 +555,6 @@ class Member:
                 self._house.heed(name)
             self._assign(name)
         self._heeded = {name: one for name, one in self._heeded.items() if name in topology.clusters}
-
-    def _tell_bans(self, bans: Mapping[str, Mapping[str, Iterable[Ban]]]) -> None:
-        def states(of: Mapping[str, Mapping[str, Iterable[Ban]]]) -> dict[tuple[str, str, str], Ban]:
-            return {
-                (cluster, server, ban.scope): ban
-                for cluster, by in of.items()
-                for server, own in by.items()
-                for ban in own
-            }
-
-        before, after = states(self._bans), states(bans)
-        for place, ban in after.items():
-            known = before.get(place)
-            if known is None or known.state != ban.state:
-                lifecycle(
-                    self._log,
-                    "server.banned" if ban.state == "banned" else "server.probation",
-                    server=f"{place[0]}/{place[1]}",
-                    scope=ban.scope,
-                    why=",".join(ban.why),
-                    votes=f"{len(ban.votes)} of {ban.jury}",
-                )
-        for cluster, server, scope in before.keys() - after.keys():
-            lifecycle(self._log, "server.unbanned", server=f"{cluster}/{server}", scope=scope)
 
     def _assign(self, cluster: str) -> None:
         """How this node probes is a matter of the fleet: who sits on which jury, and what is banned."""
@@ -762,22 +765,5 @@ class Member:
             accepted=running.accepted,
             texts=self._texts,
             rows=rows,
+            stranger=self._following.stranger,
         )
-
-    def _keep(self, now: float) -> None:
-        """Write down what changed, one file after the other."""
-        if self._state is None or (self._keeping is not None and not self._keeping.done()):
-            return
-        known = self._known()
-        if known is not None and (mark := structs.replace(known, revision=0)) != self._kept:
-            self._kept = mark
-            self._keeping = spawn(self._write_down(self._state, known), "write the cache file")
-
-    async def _write_down(self, state: StateDirectory, known: Known) -> None:
-        self._disk = asyncio.get_running_loop().run_in_executor(None, state.keep, known)
-        try:
-            await asyncio.shield(self._disk)
-        except OSError as error:
-            self._log.error("the cache file can not be written", reason=error.strerror)
-        await self._pause(_KEEP_S)
-        self.stir()

@@ -41,6 +41,7 @@ class Membership:
 
     `live` is what it says of itself. `said` gives what else is to stand under the node's lease from its first
     moment on, and `joined` is told when it stands. `lead` is told the prefix of cancel keys, if `table` is there.
+    `believed` waits until the store is the one that is known: in no other one is anything begun.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Membership:
         said: Callable[[], dict[str, bytes]],
         joined: Callable[[Mapping[str, bytes]], None],
         lead: Callable[[int], None],
+        believed: Callable[[], Awaitable[object]],
         changed: Callable[[], None],
         now_s: Callable[[], float],
         pause: Callable[[float], Awaitable[None]],
@@ -76,6 +78,7 @@ class Membership:
         self._said = said
         self._joined = joined
         self._lead = lead
+        self._believed = believed
         self._changed = changed
         self._now_s = now_s
         self._pause = pause
@@ -90,16 +93,18 @@ class Membership:
     @property
     def lease(self) -> int:
         """The node's lease as long as it may be relied on, else 0."""
-        return self._lease.id if self._lease is not None and self._lease.is_held else 0
+        is_held = self._lease is not None and self._lease.is_held and not self._lost.is_set()
+        return self._lease.id if self._lease is not None and is_held else 0
 
     def lose(self) -> None:
-        """Our keys are gone, whoever removed them: begin again."""
+        """Our keys are gone, whoever removed them, or nothing of them counts: begin again."""
         self._lost.set()
 
     async def stay(self) -> None:
         """Be there, again and again."""
         backoff = Backoff(self._chance)
         while True:
+            await self._believed()
             try:
                 lease = await self._join()
             except (StoreFault, Undecodable) as fault:
@@ -177,6 +182,7 @@ class Membership:
             return
         backoff = Backoff(self._chance)
         while True:
+            await self._believed()
             try:
                 lease = await self._claim(table)
             except StoreFault:

@@ -10,7 +10,15 @@ from typing import TypeVar
 from msgspec import Struct
 
 from pgcat_cluster.agreement.bundles import Texts, Wants, digest_of, edit, hash_of
-from pgcat_cluster.agreement.documents import Accepted, History, Live, Undecodable, decode
+from pgcat_cluster.agreement.documents import (
+    Accepted,
+    History,
+    Live,
+    StoreOverride,
+    Undecodable,
+    decode,
+    encode,
+)
 from pgcat_cluster.agreement.keys import Keys
 from pgcat_cluster.agreement.memory import Memory
 from pgcat_cluster.agreement.overview import Goal, Overview, Progress, overview, progress
@@ -196,6 +204,11 @@ class Operator:
             node, state = row.key.removeprefix(keys.live_prefix), _decoded(row, Live).state
             raise Impossible(f"`{name}` is live as {node} ({state}); stop it first: then it leaves by itself")
         raise Impossible(f"the seat of `{name}` changed at this moment; try again")
+
+    async def accept_store(self, reason: str) -> int:
+        """Let nodes that knew another store, or this one further on, go on with it as it is; the revision."""
+        word = encode(StoreOverride(reason=reason))
+        return (await self._store.txn(Transaction(then=(Put(key=self.keys.store, value=word),)))).revision
 
     # -- what happens
 

@@ -23,7 +23,7 @@ class Known(Struct, frozen=True, kw_only=True):
     """What a node goes by, so that it can go on without the store: accepted documents, bans, overrides.
 
     `rows` are all that was decided and overridden, as of `revision` or later. `parted`: the node left cleanly,
-    so others may have what was its own.
+    so others may have what was its own. `stranger` is the identity of the store it did not believe at the end.
     """
 
     fleet: str
@@ -33,6 +33,7 @@ class Known(Struct, frozen=True, kw_only=True):
     texts: Mapping[str, bytes]
     rows: tuple[Row, ...]
     parted: bool = False
+    stranger: int | None = None
 
 
 class _File(Struct, frozen=True, kw_only=True):

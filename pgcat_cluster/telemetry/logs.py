@@ -41,6 +41,7 @@ Event = Literal[
     "fleet.waiting",
     "fleet.decided",
     "fleet.alarm",
+    "fleet.accepted",
     "config.applied",
     "config.rejected",
     "listener.opened",

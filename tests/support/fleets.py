@@ -77,6 +77,10 @@ class Fleet:
         text = self.ctl("get", "--prefix", "--print-value-only", _ROOT + prefix)
         return [json.loads(line) for line in text.splitlines() if line]
 
+    def revision(self) -> int:
+        """How far the store has come."""
+        return int(json.loads(self.ctl("get", "--write-out=json", "/"))["header"]["revision"])
+
     def load(self, *, fleet: str = PATIENT + SHORT_BANS, cluster: str = "", pool: str = "") -> None:
         """The first documents: one cluster, one pool, two users."""
         places = {server.name: self.place_of(server) for server in self.stack.servers}

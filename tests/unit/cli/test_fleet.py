@@ -426,6 +426,7 @@ def test_wrong_usage(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_every_command_teaches() -> None:
     names = [
+        "accept-store",
         "apply",
         "diff",
         "events",

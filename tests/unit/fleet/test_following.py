@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator
 
+import pytest
 import pytest_asyncio
 
 from pgcat_cluster.agreement.memory import Memory
@@ -16,6 +17,7 @@ from pgcat_cluster.net.tasks import spawn
 from tests.support.virtual import VirtualTime
 
 PREFIXES = ("/d/", "/o/")
+CONSENT = "/o/consent"
 
 
 class Scene:
@@ -33,6 +35,7 @@ class Scene:
             chance=random.Random(7),
             changed=self.hear,
             audited=PREFIXES,
+            consent=CONSENT,
             now_s=self.time.now_s,
             pause=self.time.pause,
         )
@@ -178,13 +181,38 @@ async def test_an_older_state_is_not_believed_until_it_is_accepted(scene: Scene)
     restore()
     await scene.time.run(20.0)
     assert scene.node.state().estranged
+    # Others write to it, until it is further than it ever was.
+    for _ in range(9):
+        scene.put("/elsewhere")
+    await scene.time.run(20.0)
+    assert scene.node.state().estranged
     assert scene.heard() == []
     assert [row.key for row in scene.node.memory.under("/d/")] == ["/d/1", "/d/2", "/d/3"]
-    await scene.node.accept()
+    scene.put(CONSENT)
     await scene.time.run(6.0)
-    assert scene.heard() == [(2, ["-/d/3"])]
+    # All of it at one revision.
+    assert scene.heard() == [(12, ["-/d/3"]), (12, [CONSENT])]
     assert not scene.node.state().estranged
-    assert scene.is_current()
+    assert (scene.is_current(), scene.node.memory.revision) == (True, 12)
+
+
+async def test_a_word_from_the_backup_counts_for_nothing(scene: Scene) -> None:
+    scene.put(CONSENT)
+    restore = scene.store.backup()
+    scene.put("/d/3")
+    await scene.time.settle()
+    restore()
+    await scene.time.run(20.0)
+    assert scene.node.state().estranged
+    # Nor does one that a second backup brings.
+    scene.put("/elsewhere")
+    scene.put("/elsewhere")
+    restore()
+    await scene.time.run(20.0)
+    assert scene.node.state().estranged
+    scene.put(CONSENT)
+    await scene.time.run(6.0)
+    assert (scene.node.state().estranged, scene.is_current()) == (False, True)
 
 
 async def test_another_store_is_not_believed(scene: Scene) -> None:
@@ -197,6 +225,7 @@ async def test_another_store_is_not_believed(scene: Scene) -> None:
         scene.put(f"/d/new{number}")
     await scene.time.run(20.0)
     assert scene.node.state().estranged
+    assert scene.node.stranger == 2
     assert scene.heard() == []
     # It was only for a while: an address that led astray, say.
     scene.store.cluster_id = 1
@@ -205,25 +234,46 @@ async def test_another_store_is_not_believed(scene: Scene) -> None:
     assert len(scene.heard()) == 9
 
 
-async def test_a_node_remembers_the_store_of_its_earlier_life() -> None:
+async def test_one_stale_answer_is_no_old_store(scene: Scene) -> None:
+    restore = scene.store.backup()
+    scene.put("/d/3")
+    await scene.time.settle()
+    now = scene.store.backup()
+    restore()
+    await scene.time.run(0.5)
+    assert (scene.node.state().estranged, scene.node.stranger) == (True, None)
+    now()
+    await scene.time.run(10.0)
+    assert (scene.node.state().estranged, scene.node.state().lists) == (False, 1)
+
+
+@pytest.mark.parametrize("stranger", [None, 1])
+async def test_a_node_remembers_the_store_of_its_earlier_life(stranger: int | None) -> None:
     scene = Scene()
     scene.put("/d/1")
+    accepted: list[int] = []
     node = Following(
         scene.port,
         PREFIXES,
         Memory(),
         chance=random.Random(7),
-        revision=40,
+        consent=CONSENT,
+        accepted=lambda: accepted.append(1),
+        # What it did not believe in that life it does not believe in this one, however far that has come.
+        revision=40 if stranger is None else 2,
         cluster_id=1,
+        stranger=stranger,
         now_s=scene.time.now_s,
         pause=scene.time.pause,
     )
     following = spawn(node.run(), "following")
     await scene.time.run(20.0)
     assert node.state().estranged
+    assert node.stranger == 1
     assert not node.listed.is_set()
-    await node.accept()
+    scene.put(CONSENT)
     await scene.time.run(6.0)
     assert node.listed.is_set()
+    assert (node.state().estranged, node.stranger, accepted) == (False, None, [1])
     following.cancel()
     await asyncio.wait({following})

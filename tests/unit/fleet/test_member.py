@@ -290,6 +290,63 @@ async def test_the_last_word_on_the_disk_is_that_it_left(tmp_path: Path) -> None
     assert Slow.written[-1:] == [True]
 
 
+async def test_a_store_that_went_back_changes_nothing_until_an_operator_accepts_it(tmp_path: Path) -> None:
+    world = World()
+    world.load()
+    state = StateDirectory(tmp_path / "state")
+    async with world.node(state=state) as node:
+        await world.time.run(3.0)
+        restore = world.store.backup()
+        world.put(KEYS.config("pools/app"), DOCUMENTS["pools/app"].replace(b"10", b"33"))
+        world.put(KEYS.pool_override("app"), b"pause")
+        await world.time.run(3.0)
+        assert (len(node.house.runs), node.house.paused) == (2, {PoolKey("app", "app")})
+
+        restore()
+        await world.time.run(20.0)
+        assert node.member.waits_for == ""
+        before = world.store.revision
+        # It says nothing there, and its lease of that time ends.
+        assert world.keys("live/") == world.keys("ack/") == []
+        await world.time.run(60.0)
+        assert world.store.revision == before
+        assert (len(node.house.runs), node.house.paused) == (2, {PoolKey("app", "app")})
+        known = state.known("test")
+        assert known is not None
+        assert known.stranger == world.store.status().cluster_id
+
+        world.put(KEYS.store, b"accept")
+        await world.time.run(10.0)
+        assert (len(node.house.runs), node.house.paused) == (3, frozenset())
+        assert node.house.runs[2] == node.house.runs[0]
+        assert [json.loads(row.value)["state"] for row in world.rows("live/")] == ["serving"]
+        known = state.known("test")
+        assert known is not None
+        assert (known.stranger, known.accepted.gen) == (None, 1)
+        assert known.revision <= world.store.revision
+        # It takes part as before.
+        world.put(KEYS.config("pools/app"), DOCUMENTS["pools/app"].replace(b"10", b"44"))
+        await world.time.run(3.0)
+        assert [json.loads(row.value)["active"] for row in world.rows("ack/")] == [{"gen": 2}]
+
+
+async def test_an_empty_store_is_founded_anew_by_those_who_serve() -> None:
+    world = World()
+    restore = world.store.backup()
+    world.load()
+    async with world.node() as node:
+        await world.time.run(3.0)
+        restore()
+        await world.time.run(10.0)
+        world.put(KEYS.store, b"accept")
+        await world.time.run(10.0)
+        assert (world.keys("live/"), world.keys("decided/accepted")) == (["live/px.00000001"], [])
+        assert node.member.waits_for == ""
+        world.load()
+        await world.time.run(5.0)
+        assert [json.loads(row.value)["active"] for row in world.rows("ack/")] == [{"gen": 1}]
+
+
 async def test_reconnect_is_done_once_for_each_number() -> None:
     world = World()
     world.load()
