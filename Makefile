@@ -10,10 +10,10 @@ RELAY := $(wildcard pgcat_cluster/relay/*.py pgcat_cluster/relay/*.pyx pgcat_clu
 PYTEST := $(BIN)/python -m pytest --numprocesses=2 --dist=loadfile
 COUNTS := .venv/.counts.json
 
-.PHONY: help setup demo test check live sim bench fmt map clean
+.PHONY: help setup demo test check live sim bench bench-fleet fmt map clean
 
 help: # Print this list.
-	@sed -n 's/^\([a-z]*\):[^#]*# \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z-]*\):[^#]*# \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
 
 setup: .venv/.built # Prepare .venv and compile the data plane, where there is a C compiler.
 
@@ -56,6 +56,9 @@ sim: setup # Simulate fleets for a million steps. ARGUMENTS="--seed 7 --seeds 1"
 
 bench: setup # Measure beside PostgreSQL and, where it is on PATH, PgBouncer.
 	@$(BIN)/python -m tests.bench $(ARGUMENTS)
+
+bench-fleet: setup # Measure a fleet of eight: a server dies, an edit, peace. ARGUMENTS="--quick" is a short trial.
+	@$(BIN)/python -m tests.bench.fleet $(ARGUMENTS)
 
 fmt: setup # Format the code and mend what can be mended.
 	@$(BIN)/ruff check --fix --exit-zero --quiet .

@@ -30,16 +30,19 @@ class Crowd:
     slowest_ms: float
 
 
-class _Client:
+class Client:
     """One connection that asks simple queries."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader, self.writer = reader, writer
 
-    async def receive(self) -> tuple[bytes, bytes]:
+    async def message(self) -> tuple[bytes, bytes]:
         header = await self.reader.readexactly(5)
         letter, size = header[:1], struct.unpack("!I", header[1:])[0]
-        body = await self.reader.readexactly(size - 4)
+        return letter, await self.reader.readexactly(size - 4)
+
+    async def receive(self) -> tuple[bytes, bytes]:
+        letter, body = await self.message()
         if letter == b"E":
             raise ConnectionError(body)
         return letter, body
@@ -61,19 +64,19 @@ class _Client:
 
 
 async def _gather(front: Front, address: Address, target: str, clients: int) -> Crowd:
-    first = await _connect(address)
+    first = await connect(address)
     before_kb = rss_kb(front) or 0
     gate = asyncio.Semaphore(_LOGINS_AT_ONCE)
 
-    async def join() -> _Client:
+    async def join() -> Client:
         async with gate:
-            return await _connect(address)
+            return await connect(address)
 
     crowd = await asyncio.gather(*(join() for _ in range(clients)))
     after_kb = rss_kb(front) or 0
     latencies_ms: list[float] = []
 
-    async def work(number: int, client: _Client) -> None:
+    async def work(number: int, client: Client) -> None:
         for step in range(_QUERIES_EACH):
             started_s = time.monotonic()
             # Whoever gets another one's answer is worse off than who gets none.
@@ -97,8 +100,8 @@ async def _gather(front: Front, address: Address, target: str, clients: int) -> 
     )
 
 
-async def _connect(address: Address) -> _Client:
-    client = _Client(*await asyncio.open_connection(address.host, address.port))
+async def connect(address: Address) -> Client:
+    client = Client(*await asyncio.open_connection(address.host, address.port))
     await client.log_in(address)
     return client
 

@@ -1,0 +1,131 @@
+"""The same of 200 simulated nodes: the real deciding code on virtual time, so its times are the model's constants."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tests.simulation.actor import Actor
+from tests.simulation.fleet import Company
+from tests.simulation.world import Plan
+from tests.support import edits
+
+CLUSTER = "main"
+SERVERS = 4
+ZONES = 3
+_JOINED_S = 20.0
+# A non-juror among 200 looks every 20 s.
+_PEACE_S = 60.0
+_FAILED_S = 5.0
+_RETURN_S = 120.0
+_STEP_S = 0.001
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Simulated:
+    """What 200 nodes wrote, and when the last one avoided the server, in milliseconds of virtual time."""
+
+    nodes: int
+    killed_ms: Sequence[float]
+    frozen_ms: Sequence[float]
+    writes_per_kill: Sequence[int]
+    writes_per_freeze: Sequence[int]
+    writes_in_peace: int
+    writes_per_edit: int
+
+
+class Simulation:
+    """One company of nodes that meets one failure after the other."""
+
+    def __init__(self, nodes: int, seed: int) -> None:
+        plan = Plan(
+            nodes=nodes,
+            zones=ZONES,
+            clusters={CLUSTER: SERVERS},
+            jury=9,
+            min_healthy=SERVERS // 2,
+            lag_share=0.0,
+        )
+        self._company = Company(seed, plan)
+        self._company.run_until(_JOINED_S)
+
+    def peace(self) -> int:
+        """Revisions written while nothing happens."""
+        before = self._revision
+        self._company.run_until(self._now + _PEACE_S)
+        return self._revision - before
+
+    def failure(self, kind: str, server: str) -> tuple[float, int]:
+        """A server fails and returns: when the last node avoids it, and what was written until the ban stood."""
+        state = self._company.world.servers[CLUSTER, server]
+        began_s, before = self._now, self._revision
+        state.turn(kind, began_s)
+        using = set(self._company.actors.values())
+        end_s, avoided_s = began_s + _FAILED_S, 0.0
+        while self._now < end_s:
+            self._company.run_until(self._now + _STEP_S)
+            left = {actor for actor in using if self._uses(actor, server)}
+            if using and not left:
+                avoided_s = self._now - began_s
+            using = left
+        assert not using, f"{len(using)} nodes still use {server} after {_FAILED_S} s"
+        written = list(self._company.world.store.history("", before + 1))
+        state.turn("up", self._now)
+        deadline_s = self._now + _RETURN_S
+        while any(row.startswith(self._verdicts) for row in self._rows) or self._is_banned():
+            assert self._now < deadline_s, f"{server} is not forgiven"
+            self._company.run_until(self._now + 1.0)
+        return avoided_s * 1000, len(written)
+
+    @property
+    def _now(self) -> float:
+        return self._company.world.clock.now
+
+    @property
+    def _revision(self) -> int:
+        return self._company.world.store.revision
+
+    @property
+    def _rows(self) -> Sequence[str]:
+        return list(self._company.checks.rows)
+
+    @property
+    def _verdicts(self) -> str:
+        return self._company.world.keys.verdict_prefix
+
+    def _is_banned(self) -> bool:
+        return any(row.startswith(self._company.world.keys.ban_prefix) for row in self._rows)
+
+    def _uses(self, actor: Actor, server: str) -> bool:
+        return actor.table(CLUSTER, alone=True).servers[server].reads
+
+
+def edited(nodes: int) -> int:
+    """Revisions of one edit of one document, the operator's put among them."""
+    fleet = edits.Fleet(*(f"n{number}" for number in range(nodes)), documents=edits.DOCUMENTS)
+    fleet.run(30.0)
+    before = fleet.store.revision
+    fleet.put({"pools/app": b"users = { app = {} }\nsize = 20"})
+    fleet.run(30.0)
+    assert len(set(fleet.generations)) == 1
+    return fleet.store.revision - before
+
+
+def simulate(nodes: int, rounds: int, seed: int = 1) -> Simulated:
+    """So many failures of either kind, one after the other, and one edit."""
+    simulation = Simulation(nodes, seed)
+    replicas = [f"r{index}" for index in range(1, SERVERS)]
+    peace = simulation.peace()
+    killed, frozen = (
+        [simulation.failure(kind, replicas[number % len(replicas)]) for number in range(rounds)]
+        for kind in ("down", "hung")
+    )
+    return Simulated(
+        nodes=nodes,
+        killed_ms=[at_ms for at_ms, _ in killed],
+        frozen_ms=[at_ms for at_ms, _ in frozen],
+        writes_per_kill=[writes for _, writes in killed],
+        writes_per_freeze=[writes for _, writes in frozen],
+        writes_in_peace=peace,
+        writes_per_edit=edited(nodes),
+    )
