@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -33,6 +35,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="also run what is marked live_long")
     parser.addoption("--counts-to", type=Path, help="write how many tests passed, failed, … to this file")
     parser.addoption("--counts-from", type=Path, help="add the counts of an earlier run to the last line")
+    parser.addoption("--record", type=Path, help="write what became of tests marked live_long to this file")
 
 
 def pytest_configure() -> None:
@@ -70,6 +73,28 @@ def pytest_terminal_summary(
     if target := config.getoption("--counts-to"):
         counts = {word: len(reports) for word, reports in stats.items() if word}
         target.write_text(json.dumps(counts))
+    if target := config.getoption("--record"):
+        _record(target, " ".join(config.invocation_params.args), stats)
     if (earlier := config.getoption("--counts-from")) and earlier.exists():
         for word, count in json.loads(earlier.read_text()).items():
             stats.setdefault(word, []).extend([object()] * count)
+
+
+def _record(target: Path, arguments: str, stats: dict[str, list[Any]]) -> None:
+    """One entry per long test, what `record_property` noted among it; those that did not run now stay."""
+    entries = {one["test"]: one for one in json.loads(target.read_text())} if target.exists() else {}
+    for outcome in ("passed", "failed", "error"):
+        for report in stats.get(outcome, []):
+            if "live_long" in report.keywords:
+                entries[report.nodeid] = {
+                    "test": report.nodeid,
+                    "outcome": outcome,
+                    "seconds": round(report.duration, 1),
+                    "date": time.strftime("%Y-%m-%d", time.gmtime()),
+                    "command": f"pytest {arguments}",
+                    "data_plane": build_kind(),
+                    "cores": os.cpu_count(),
+                    **dict(report.user_properties),
+                }
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(json.dumps([entries[test] for test in sorted(entries)], indent=1) + "\n")
