@@ -8,7 +8,7 @@ import os
 import random
 import socket
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from hashlib import sha256
 from pathlib import Path
 from types import MappingProxyType
@@ -36,11 +36,14 @@ from pgcat_cluster.health.doubt import Place
 from pgcat_cluster.net.clock import monotonic_s
 from pgcat_cluster.net.config_file import anchored, tls_contexts
 from pgcat_cluster.net.outgoing import OpenFailed
+from pgcat_cluster.net.provisions import Provisions, provide
 from pgcat_cluster.net.secrets import SecretReader
 from pgcat_cluster.net.tasks import spawn
+from pgcat_cluster.net.tls import TlsContexts
 from pgcat_cluster.node import EXIT_CONFIG, Node
 from pgcat_cluster.probes.preflight import Trial
 from pgcat_cluster.probes.prober import look_once
+from pgcat_cluster.probes.watch import ClusterWatch
 from pgcat_cluster.process import run_logging, say, serve
 from pgcat_cluster.session.account import Account
 from pgcat_cluster.telemetry.logs import LineWriter, lifecycle
@@ -168,15 +171,16 @@ class FleetNode:
     async def reload(self) -> list[str]:
         """Read secrets and certificates again, and judge again what was desired."""
         self.member.judge_again()
-        settings = self.member.settings
-        if settings is None:
-            raise ConfigFault(self.waits_for)
-        try:
-            return await self.node.adopt(self._built(settings))
-        except InvalidSettings as invalid:
-            problems = "; ".join(invalid.lines())
-            lifecycle(self.node.log, "config.rejected", level="error", problems=problems)
-            raise ConfigFault(problems) from None
+        async with self.node.changing:
+            settings = self.member.settings
+            if settings is None:
+                raise ConfigFault(self.waits_for)
+            try:
+                return await self.node.adopt(await self._provided(settings))
+            except InvalidSettings as invalid:
+                problems = "; ".join(invalid.lines())
+                lifecycle(self.node.log, "config.rejected", level="error", problems=problems)
+                raise ConfigFault(problems) from None
 
     # -- what the member asks of the node
 
@@ -186,11 +190,11 @@ class FleetNode:
 
     @property
     def healths(self) -> Mapping[str, ClusterHealth]:
-        return {name: watch.health for name, watch in self.node.watches.items()}
+        return _Healths(self.node.watches)
 
     async def run(self, settings: Settings) -> None:
-        topology = self._built(settings)
-        await self.node.adopt(topology)
+        async with self.node.changing:
+            await self.node.adopt(await self._provided(settings))
         if not self.node.listeners:
             try:
                 self.node.listen()
@@ -200,17 +204,22 @@ class FleetNode:
                 return
             self.node.say_ready()
 
+    async def _provided(self, settings: Settings) -> Provisions:
+        before = self.node.provisions
+        return await asyncio.to_thread(lambda: provide(self._built(settings), before, source=_ACCEPTED))
+
     def _built(self, settings: Settings) -> Topology:
-        """The topology of some documents with this node's own settings, secrets and certificates."""
+        """The topology of some documents with this node's own settings and secrets."""
         own = anchored(structs.replace(settings, node=self._local.node), self._directory)
-        topology = build(own, self._secrets, source=_ACCEPTED)
-        tls_contexts(topology, source=_ACCEPTED)
-        return topology
+        return build(own, self._secrets, source=_ACCEPTED)
 
     async def preflight(self, effect: Preflight) -> tuple[tuple[Wrong, ...], tuple[Wrong, ...]]:
-        try:
+        def read_files() -> tuple[Topology, TlsContexts]:
             topology = self._built(effect.settings)
-            tls = tls_contexts(topology)
+            return topology, tls_contexts(topology)
+
+        try:
+            topology, tls = await asyncio.to_thread(read_files)
         except InvalidSettings as invalid:
             return wrong_in(invalid.problems), ()
         return await Trial(effect.settings, topology, tls.outgoing, self.node.loop).run(effect.changed)
@@ -289,6 +298,22 @@ class FleetNode:
 
     def _accounts(self, pools: frozenset[PoolKey]) -> list[Account]:
         return [account for key, account in self.node.accounts.items() if key in pools]
+
+
+class _Healths(Mapping[str, ClusterHealth]):
+    """What a node's watches see. It is asked for one cluster far more often than for all of them."""
+
+    def __init__(self, watches: Mapping[str, ClusterWatch]) -> None:
+        self._watches = watches
+
+    def __getitem__(self, cluster: str) -> ClusterHealth:
+        return self._watches[cluster].health
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._watches)
+
+    def __len__(self) -> int:
+        return len(self._watches)
 
 
 def _store_settings(where: Store, password: str) -> EtcdSettings:

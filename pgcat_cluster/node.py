@@ -6,9 +6,8 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterator
 from pathlib import Path
-from types import MappingProxyType
 from typing import Protocol
 
 from msgspec import structs
@@ -32,16 +31,18 @@ from pgcat_cluster.errors import (
     UnknownDatabase,
 )
 from pgcat_cluster.fleet.cancels import UNDER_WAY_MAX, Cancels
+from pgcat_cluster.health import tilt
 from pgcat_cluster.health.cluster import ClusterHealth, Decision, Restarted
 from pgcat_cluster.health.evidence import EvidenceClass
 from pgcat_cluster.health.roles import IdentityChanged, PrimaryChanged
-from pgcat_cluster.net.clock import monotonic_s
-from pgcat_cluster.net.config_file import load, tls_contexts
+from pgcat_cluster.net.clock import monotonic_s, tick
+from pgcat_cluster.net.config_file import load
 from pgcat_cluster.net.front import ConsoleFront, Front, certificate_names
 from pgcat_cluster.net.listener import Listener
 from pgcat_cluster.net.outgoing import OpenedServer, OpenFailed, ServerAddress, open_server, send_cancel
+from pgcat_cluster.net.provisions import Provisions, provide
 from pgcat_cluster.net.tasks import spawn
-from pgcat_cluster.net.tls import IncomingTls
+from pgcat_cluster.net.tls import IncomingTls, TlsContexts
 from pgcat_cluster.probes.prober import ProbeTarget
 from pgcat_cluster.probes.watch import ClusterWatch
 from pgcat_cluster.relay.build import build_kind
@@ -52,7 +53,7 @@ from pgcat_cluster.relay.server import Server
 from pgcat_cluster.relay.stock import Pool
 from pgcat_cluster.session.account import Account, Backend, Source, Visitor
 from pgcat_cluster.session.control import Control
-from pgcat_cluster.session.login import Credential, LoggedIn, LoginPolicy
+from pgcat_cluster.session.login import LoggedIn, LoginPolicy
 from pgcat_cluster.telemetry.logs import Event, RepeatLimit, configure_logs, get_logger, lifecycle
 from pgcat_cluster.telemetry.taking import ConsoleVisit
 from pgcat_cluster.topology import diff as changes
@@ -63,12 +64,11 @@ from pgcat_cluster.topology.model import (
     ProbeLogin,
     ServerKey,
     Topology,
-    User,
 )
 from pgcat_cluster.topology.reading import InvalidSettings
 from pgcat_cluster.topology.units import Address, parse_address
 from pgcat_cluster.topology.view import NOT_SEEN, ClusterView, View, first_view
-from pgcat_cluster.wire import md5, messages, scram
+from pgcat_cluster.wire import messages
 from pgcat_cluster.wire.startup import MINOR_VERSION_MAX, CancelRequest, Startup
 
 TICK_S = 0.05
@@ -126,11 +126,10 @@ class Node:
     ) -> None:
         self.path = path
         self.loop = loop
-        self.topology = topology
+        self.provisions = provide(topology)
         self.log = get_logger()
         self.repeats = RepeatLimit()
         self.name = topology.node.name or socket.gethostname()
-        self.tls = tls_contexts(topology)
         # Without a fleet key nobody else is to understand our keys.
         fleet_key = fleet_key or FleetKey([os.urandom(LINE_BYTES_MIN)])
         keys: CancelKeys[Client] = CancelKeys(os.urandom, fleet_key, boot or os.urandom(BOOT_BYTES))
@@ -150,14 +149,24 @@ class Node:
         self.operations = Operations(self)
         self.scratch = bytearray(SCRATCH_BYTES)
         self.mock_secret = os.urandom(32)
-        self.credentials = _credentials(topology)
         self.fleet: Fellowship | None = None
+        # Held by whoever makes the node go by something else.
+        self.changing = asyncio.Lock()
         self.numbers = 0
         self.stopped = asyncio.Event()
         self.exit_code = 0
         self.is_draining = False
         self._ticker: asyncio.TimerHandle | None = None
+        self._health_ticker: asyncio.Task[None] | None = None
         self._draining: asyncio.Task[None] | None = None
+
+    @property
+    def topology(self) -> Topology:
+        return self.provisions.topology
+
+    @property
+    def tls(self) -> TlsContexts:
+        return self.provisions.tls
 
     # -- life ----------------------------------------------------------------------------------------------
 
@@ -188,6 +197,7 @@ class Node:
             await self._close()
             raise
         self._tick()
+        self._health_ticker = spawn(tick(tilt.TICK_S, self._tick_healths), "tilt tick")
         if self.fleet is None:
             self.say_ready()
         else:
@@ -242,6 +252,8 @@ class Node:
     async def _close(self) -> None:
         if self._ticker is not None:
             self._ticker.cancel()
+        if self._health_ticker is not None:
+            self._health_ticker.cancel()
         for listener in self.listeners:
             listener.close()
         self.listeners.clear()
@@ -293,6 +305,10 @@ class Node:
                 self.fronts.pop(client, None)
         self.operations.tick(now)
         self._ticker = self.loop.call_later(TICK_S, self._tick)
+
+    def _tick_healths(self, now: float) -> None:
+        for watch in self.watches.values():
+            watch.health.tick(now)
 
     def next_number(self) -> int:
         self.numbers += 1
@@ -486,29 +502,33 @@ class Node:
         """Read the file again and apply what changed; one line a change. Raises ConfigFault, changing nothing."""
         if self.fleet is not None:
             return await self.fleet.reload()
-        try:
-            topology = load(self.path, lambda text: self.log.warning("config.warning", text=text))
-        except InvalidSettings as error:
-            problems = "; ".join(error.lines())
-            lifecycle(self.log, "config.rejected", level="error", file=str(self.path), problems=problems)
-            raise ConfigFault(problems) from None
-        return await self.adopt(topology)
+        async with self.changing:
+            try:
+                provisions = await asyncio.to_thread(self._provided)
+            except InvalidSettings as error:
+                problems = "; ".join(error.lines())
+                lifecycle(self.log, "config.rejected", level="error", file=str(self.path), problems=problems)
+                raise ConfigFault(problems) from None
+            return await self.adopt(provisions)
 
-    async def adopt(self, topology: Topology) -> list[str]:
-        """Go by another topology from now on; one line a change."""
-        old, self.topology = self.topology, topology
-        found = changes.diff(old, topology)
-        self.credentials = _credentials(topology, old, self.credentials)
+    def _provided(self) -> Provisions:
+        topology = load(self.path, lambda text: self.log.warning("config.warning", text=text))
+        return provide(topology, self.provisions)
+
+    async def adopt(self, provisions: Provisions) -> list[str]:
+        """Go by another topology from now on; one line a change. One at a time: whoever calls holds `changing`."""
+        found = changes.diff(self.topology, provisions.topology)
+        self.provisions = provisions
         await self._apply(found)
         lines = [str(change) for change in found]
         lifecycle(self.log, "config.applied", changes="; ".join(lines) or "none")
         return lines
 
     async def _apply(self, found: list[changes.Change]) -> None:
-        """Clusters first, since pools stand on them; what leaves goes last."""
+        """Clusters first, since pools stand on them. What did not change is not touched, however much that is."""
         topology = self.topology
-        self.tls = tls_contexts(topology)
-        touched: set[str] = set()
+        touched: set[str] = set()  # clusters
+        changed: set[PoolKey] = set()
         renewed: set[PoolKey] = set()
         for change in found:
             match change:
@@ -524,29 +544,33 @@ class Node:
                     | changes.ServerChanged(server=key)
                 ):
                     touched.add(key.cluster)
-                case changes.FleetChanged():
+                case changes.FleetChanged(fields=fields) if "health" in fields:
                     touched |= set(topology.clusters)
                 case changes.CredentialsChanged(user=user, sides=sides) if "servers" in sides:
                     renewed |= {key for key in topology.pools if key.user == user}
-                case changes.PoolChanged(pool=pool) if change.needs_new_links():
-                    renewed.add(pool)
+                case changes.PoolResized(pool=pool):
+                    changed.add(pool)
+                case changes.PoolChanged(pool=pool):
+                    (renewed if change.needs_new_links() else changed).add(pool)
                 case changes.NodeChanged():
                     self._change_node()
+                    changed |= set(topology.pools)
+        watches = [watch for name in touched if (watch := self.watches.pop(name, None)) is not None]
+        await asyncio.gather(*(watch.stop() for watch in watches))
         for gone in [gone for gone in self.accounts if gone not in topology.pools]:
             self._remove_account(self.accounts.pop(gone))
-        self.view = self.view.with_topology(topology)
-        for name in touched:
-            watch = self.watches.pop(name, None)
-            if watch is not None:
-                await watch.stop()
-            if name in topology.clusters:
-                self._watch(topology.clusters[name])
-        for name_of_pool, settings in topology.pools.items():
-            account = self.accounts.get(name_of_pool)
-            if account is None:
-                self._add_account(settings)
-            else:
+        self.view = self.view.with_topology(topology, touched)
+        for name_of_pool, account in self.accounts.items():
+            settings = topology.pools[name_of_pool]
+            if name_of_pool in changed or name_of_pool in renewed or settings.cluster in touched:
                 self._change_account(account, settings, is_renewed=name_of_pool in renewed)
+        # What is new may be much, and nobody uses it yet.
+        for name in touched & topology.clusters.keys():
+            self._watch(topology.clusters[name])
+            await asyncio.sleep(0)
+        for new in [new for new in topology.pools if new not in self.accounts]:
+            self._add_account(topology.pools[new])
+            await asyncio.sleep(0)
 
     def _change_node(self) -> None:
         """What was handed on at start; all else in [node] is looked up where it is needed."""
@@ -626,7 +650,7 @@ class Node:
 
     def policy(self) -> LoginPolicy:
         return LoginPolicy(
-            lookup=self.credentials.get,
+            lookup=self.provisions.credentials.get,
             default_method="scram-sha-256",
             mock_secret=self.mock_secret,
             random_bytes=os.urandom,
@@ -848,32 +872,6 @@ def _naming(address: Address) -> Iterator[None]:
         yield
     except OSError as error:
         raise OSError(error.errno, f"{address}: {os.strerror(error.errno or 0)}") from error
-
-
-def _credentials(
-    topology: Topology, before: Topology | None = None, known: Mapping[str, Credential] = MappingProxyType({})
-) -> MappingProxyType[str, Credential]:
-    """Who may log in and how; a verifier is made of a password once, here, and kept while the user is the same."""
-    old = before.users if before is not None else {}
-    return MappingProxyType(
-        {
-            name: known[name]
-            if old.get(name) == user and name in known
-            else Credential(method=user.auth, verifier=_verifier(user))
-            for name, user in topology.users.items()
-        }
-    )
-
-
-def _verifier(user: User) -> str | None:
-    if user.verifier is not None:
-        return user.verifier.reveal()
-    if user.password is None:
-        return None
-    password = user.password.reveal()
-    if user.auth == "md5":
-        return md5.make_verifier(user.name, password)
-    return scram.make_verifier(password, scram.ITERATIONS_DEFAULT, os.urandom(16)).to_text()
 
 
 def _is_resting(client: Client) -> bool:

@@ -19,8 +19,8 @@ class ControlPort(Protocol):
 
     history: History
 
-    def snapshot(self, *, connections: bool) -> NodeSnapshot:
-        """The statistics now; `clients` and `links` are filled only if `connections` are asked for."""
+    def snapshot(self, *, connections: bool, settings: bool = True) -> NodeSnapshot:
+        """The statistics now; what is not asked for is empty: `connections` are `clients` and `links`."""
         ...
 
     def pause(self, database: str | None, user: str | None) -> None:

@@ -23,19 +23,19 @@ def build_application(control: ControlPort) -> web.Application:
         return web.json_response({"live": True})
 
     async def ready(request: web.Request) -> web.Response:
-        reasons = control.snapshot(connections=False).not_ready
+        reasons = control.snapshot(connections=False, settings=False).not_ready
         return web.json_response(
             {"ready": not reasons, "reasons": list(reasons)}, status=503 if reasons else 200
         )
 
     async def metrics(request: web.Request) -> web.Response:
         # In a thread, for it takes milliseconds per pool: the loop belongs to the clients.
-        snapshot = control.snapshot(connections=False)
+        snapshot = control.snapshot(connections=False, settings=False)
         text = await asyncio.to_thread(render_metrics, snapshot, control.history)
         return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE})
 
     async def status(request: web.Request) -> web.Response:
-        text = render_status(control.snapshot(connections=False))
+        text = await asyncio.to_thread(render_status, control.snapshot(connections=False))
         return web.Response(body=text, content_type="application/json")
 
     application = web.Application(middlewares=[_uncached])

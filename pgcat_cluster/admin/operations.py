@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from msgspec import Struct
+
 from pgcat_cluster import __version__
 from pgcat_cluster.admin.control import ShutdownMode
 from pgcat_cluster.health.cluster import ClusterHealth
@@ -21,8 +23,8 @@ from pgcat_cluster.telemetry.snapshot import NodeSnapshot, NodeState, Setting
 from pgcat_cluster.telemetry.taking import ConsoleVisit, Facts, take
 from pgcat_cluster.topology.diff import BOUND_AT_START
 from pgcat_cluster.topology.model import PoolKey, Topology
-from pgcat_cluster.topology.reading import dotted
-from pgcat_cluster.topology.showing import rows_in_force
+from pgcat_cluster.topology.reading import Path, dotted
+from pgcat_cluster.topology.showing import parts_in_force, rows_in_force
 from pgcat_cluster.topology.view import View
 
 OBSERVE_S = 1.0
@@ -46,9 +48,11 @@ class NodePort(Protocol):
 
     name: str
     is_draining: bool
-    topology: Topology
     view: View
     control: Control
+
+    @property
+    def topology(self) -> Topology: ...
 
     @property
     def waits_for(self) -> str: ...
@@ -89,6 +93,7 @@ class Operations:
         self._is_paused = False
         self._observed_s = 0.0
         self._shown: tuple[Topology, tuple[Setting, ...]] | None = None
+        self._rows: dict[Path, tuple[Struct, tuple[Setting, ...]]] = {}
         self._ticks: list[asyncio.Future[None]] = []
 
     def tick(self, now: float) -> None:
@@ -99,11 +104,11 @@ class Operations:
                 waiter.set_result(None)
         if now - self._observed_s >= OBSERVE_S:
             self._observed_s = now
-            self.history.observe(self.snapshot(connections=False))
+            self.history.observe(self.snapshot(connections=False, settings=False))
 
     # -- what the node says --------------------------------------------------------------------------------
 
-    def snapshot(self, *, connections: bool) -> NodeSnapshot:
+    def snapshot(self, *, connections: bool, settings: bool = True) -> NodeSnapshot:
         node, now_s = self.node, monotonic_s()
         facts = Facts(
             name=node.name,
@@ -117,7 +122,7 @@ class Operations:
             logins_pending=len(node.fronts),
             log_lines_dropped=0 if self.writer is None else self.writer.dropped,
             topology=node.topology,
-            settings=self._settings(),
+            settings=self._settings() if settings else (),
             accounts=node.accounts,
             views=node.view.clusters,
             standings={name: watch.health.standings() for name, watch in node.watches.items()},
@@ -130,19 +135,15 @@ class Operations:
         return "draining" if self.node.is_draining else "paused" if self._is_paused else "active"
 
     def _settings(self) -> tuple[Setting, ...]:
-        """What is in force, said once per set of settings: there are thousands of them in a large node."""
+        """What is in force. There are thousands of them in a large node, and few change at a time."""
         topology = self.node.topology
         if self._shown is None or self._shown[0] is not topology:
-            rows = tuple(
-                Setting(
-                    key=dotted(path),
-                    value=value,
-                    default=default,
-                    changeable=not (path[0] == "node" and path[1] in BOUND_AT_START),
-                )
-                for path, value, default in rows_in_force(topology)
-            )
-            self._shown = (topology, rows)
+            known, self._rows = self._rows, {}
+            for path, part in parts_in_force(topology):
+                before = known.get(path)
+                is_same = before is not None and before[0] == part
+                self._rows[path] = before if before and is_same else (part, _rows_of(path, part))
+            self._shown = (topology, tuple(row for _, rows in self._rows.values() for row in rows))
         return self._shown[1]
 
     # -- pause and resume ----------------------------------------------------------------------------------
@@ -203,6 +204,18 @@ class Operations:
         """Links that rest close now, the others when they are released."""
         for pool in account.pools.values():
             self.node.control.renew(pool)
+
+
+def _rows_of(path: Path, part: Struct) -> tuple[Setting, ...]:
+    return tuple(
+        Setting(
+            key=dotted(leaf),
+            value=value,
+            default=default,
+            changeable=not (leaf[0] == "node" and leaf[1] in BOUND_AT_START),
+        )
+        for leaf, value, default in rows_in_force(path, part)
+    )
 
 
 def _desk(account: Account) -> Desk:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from hashlib import sha256
 from types import MappingProxyType
 from typing import Any
@@ -25,7 +26,15 @@ from pgcat_cluster.agreement.transactions import (
     newest,
     unchanged,
 )
-from pgcat_cluster.topology.reading import InvalidSettings, Library, Problem, dotted, nearest, tree_of
+from pgcat_cluster.topology.reading import (
+    InvalidSettings,
+    Library,
+    Problem,
+    dotted,
+    names_of,
+    nearest,
+    tree_of,
+)
 from pgcat_cluster.topology.settings import NAME, Settings, needs
 
 # By name of the document below config/: `fleet`, `pools/app`.
@@ -39,6 +48,8 @@ _VERSION = 1
 _OPERATIONS_MAX = 100  # of etcd's 128 for one transaction
 _PART_BYTES_MAX = 1 << 20  # of etcd's 1.5 MiB
 _FINDINGS_MAX = 20
+# So many documents are read in some milliseconds.
+_PORTION = 40
 _WORDS_MAX = 300
 
 
@@ -145,26 +156,45 @@ class Judge:
             self._last = (dict(docs), self._judge(texts, docs))
         return self._last[1]
 
+    def portions(self, texts: Texts, docs: Mapping[str, str]) -> Iterator[None]:
+        """Reads what was not read before, a portion between two yields; `judge` takes little time afterwards."""
+        paths = {name: tuple(name.split("/")) for name in texts if _misplaced(name) is None}
+        known = names_of(paths.values())
+        count = 0
+        for name, path in paths.items():
+            sha = docs[name]
+            if self._library.knows(path, sha):
+                continue
+            with suppress(InvalidSettings):
+                self._library.learn(path, sha, self._tree(sha, texts[name]), known)
+            count += 1
+            if count % _PORTION == 0:
+                yield
+
+    def _tree(self, sha: str, text: bytes) -> dict[str, Any]:
+        """Raises InvalidSettings if the text alone is wrong."""
+        tree = self._trees.get(sha)
+        if tree is None:
+            tree = self._trees[sha] = _document(text)
+        return tree
+
     def _judge(self, texts: Texts, docs: Mapping[str, str]) -> Judged:
         wrong: list[Wrong] = []
         broken: set[str] = set()
         documents: dict[tuple[str, ...], tuple[str, dict[str, Any]]] = {}
-        trees: dict[str, dict[str, Any]] = {}
         for name, text in texts.items():
-            sha = docs[name]
             problem = _misplaced(name)
             if problem is None:
                 tree: dict[str, Any] = {}
                 try:
-                    tree = self._trees.get(sha) or _document(text)
-                    trees[sha] = tree
+                    tree = self._tree(docs[name], text)
                 except InvalidSettings as invalid:
                     problem = invalid.problems[0]
-                documents[tuple(name.split("/"))] = (sha, tree)
+                documents[tuple(name.split("/"))] = (docs[name], tree)
             if problem is not None:
                 broken.add(name)
                 wrong.append(Wrong(name, problem.path, problem.message))
-        self._trees = trees
+        self._trees = {sha: self._trees[sha] for sha in docs.values() if sha in self._trees}
         settings = None
         try:
             settings = self._library.read(documents)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from enum import Enum
+from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import quote, unquote
 
@@ -46,6 +47,12 @@ class Kind(Enum):
     VERDICT_PRIMARY = "verdict/{}/_primary/{}"
     VERDICT = "verdict/{}/{}/{}"
     SHARE = "share/{}"
+
+
+@lru_cache(maxsize=1 << 14)
+def _quoted(name: str) -> str:
+    """A name as a part of a key; the same few are asked for over and over."""
+    return quote(name, safe=":")
 
 
 class Named(NamedTuple):
@@ -97,7 +104,7 @@ class Keys(Struct, frozen=True):
 
     def of(self, kind: Kind, *names: str) -> str:
         """The key of this kind for these names."""
-        return self.root + kind.value.format(*(quote(name, safe=":") for name in names))
+        return self.root + kind.value.format(*map(_quoted, names))
 
     # ---- prefixes, each with the slash at its end
 
@@ -159,18 +166,18 @@ class Keys(Struct, frozen=True):
 
     def cluster_bans(self, cluster: str) -> str:
         """The prefix of all bans in one cluster."""
-        return f"{self.ban_prefix}{quote(cluster)}/"
+        return f"{self.ban_prefix}{_quoted(cluster)}/"
 
     def server_bans(self, cluster: str, server: str) -> str:
         """The prefix of the bans of one server, whatever their scope."""
-        return f"{self.ban_prefix}{quote(cluster)}/{quote(server)}/"
+        return f"{self.ban_prefix}{_quoted(cluster)}/{_quoted(server)}/"
 
     def cluster_overrides(self, cluster: str) -> str:
-        return f"{self.override}{quote(cluster)}/"
+        return f"{self.override}{_quoted(cluster)}/"
 
     def server_verdicts(self, cluster: str, server: str) -> str:
         """The prefix of all verdicts about one server."""
-        return f"{self.verdict_prefix}{quote(cluster)}/{quote(server)}/"
+        return f"{self.verdict_prefix}{_quoted(cluster)}/{_quoted(server)}/"
 
     def lives_of(self, name: str) -> str:
         """The prefix of the live keys of all processes of one name."""

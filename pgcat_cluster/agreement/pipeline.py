@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from msgspec import Struct, structs
 
@@ -38,6 +38,7 @@ _ACKS_PER_S = 5.0
 _ACKS_BURST = 4.0
 # How long a node waits before it asks again for texts, or tries again what failed on it alone.
 _AGAIN_S = 5.0
+_TURN_S = 0.001
 
 
 class Running(Struct, frozen=True, kw_only=True):
@@ -67,10 +68,11 @@ class Bucket:
 
 
 class _Judging(Struct, kw_only=True):
-    """A bundle that waits for quiet, and then for its preflight (`settings` are there)."""
+    """A bundle that waits for quiet, is read in `portions`, and then waits for its preflight: `settings` are there."""
 
     desired: Desired
     due_s: float
+    portions: Iterator[None] | None = None
     settings: Settings | None = None
 
 
@@ -190,6 +192,12 @@ class Follower:
             return []
         if now < judging.due_s:
             self._wake(judging.due_s)
+            return []
+        if judging.portions is None:
+            judging.portions = self._judge.portions(wanted.texts, wanted.docs)
+        if next(judging.portions, True) is None:
+            # Many documents are new: between two portions others have their turn.
+            self._wake(now + _TURN_S)
             return []
         judged = self._judge.judge(wanted.texts, wanted.docs)
         if judged.settings is None:

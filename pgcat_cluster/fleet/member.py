@@ -441,6 +441,7 @@ class Member:
         spared = self._suspicion.spared
         self.follower.suspects_itself(bool(spared))
         dues: list[float | None] = []
+        readers = {pool.cluster for pool in topology.pools.values() if pool.reads_on_primary != "never"}
         for name, cluster in clusters.items():
             health = healths[name]
             if health.spare(frozenset(server for own, server in spared if own == name)):
@@ -452,7 +453,8 @@ class Member:
                 fleet=topology.fleet,
                 generation=self.follower.running.accepted.gen if self.follower.running else 0,
                 primary=health.roles.primary,
-                primary_reads=self._primary_reads(name),
+                # Whether reads may go to the primary when no replica is left.
+                primary_reads=cluster.read.on_all_bad != "fail" and name in readers,
                 memory=self.memory,
                 overrides=self.overrides,
             )
@@ -467,13 +469,6 @@ class Member:
         for gone in self._benches.keys() - clusters.keys():
             del self._benches[gone]
         return dues
-
-    def _primary_reads(self, cluster: str) -> bool:
-        """Whether reads may go to the primary when no replica is left."""
-        topology = self._house.topology
-        return topology.clusters[cluster].read.on_all_bad != "fail" and any(
-            pool.reads_on_primary != "never" for pool in topology.pools.values() if pool.cluster == cluster
-        )
 
     def _tell_state(self, lease: int) -> None:
         """`live` says what this node is."""
@@ -549,12 +544,14 @@ class Member:
                 if any(ban.id in ramping for own in bans.get(name, {}).values() for ban in own)
                 else 0
             )
-            known = (bans.get(name), own_overrides, cluster, step)
+            known = (self._house.healths.get(name), bans.get(name), own_overrides, cluster, step)
             if self._heeded.get(name) != known:
                 self._heeded[name] = known
                 self._house.heed(name)
             self._assign(name)
-        self._heeded = {name: one for name, one in self._heeded.items() if name in topology.clusters}
+        for of in (self._heeded, self._assigned):
+            for gone in of.keys() - topology.clusters.keys():
+                del of[gone]
 
     def _assign(self, cluster: str) -> None:
         """How this node probes is a matter of the fleet: who sits on which jury, and what is banned."""
@@ -567,7 +564,14 @@ class Member:
             for server, override in self.overrides.of_cluster(cluster).items()
             if override.action == "ignore"
         }
-        known = (id(health), self._electorate.serving, len(self._electorate.rows), bans, ignored)
+        known = (
+            health,
+            topology.fleet.jury,
+            self._electorate.serving,
+            len(self._electorate.rows),
+            bans,
+            ignored,
+        )
         if self._assigned.get(cluster) == known:
             return
         self._assigned[cluster] = known
@@ -699,8 +703,6 @@ class Member:
         if settings.fleet.health.self_suspect != self._suspicion_share:
             self._suspicion = Suspicion(settings.fleet.health.self_suspect)
             self._suspicion_share = settings.fleet.health.self_suspect
-        self._assigned.clear()
-        self._heeded.clear()
         self._read_memory(self._now_s())
 
     _suspicion_share = Fleet().health.self_suspect

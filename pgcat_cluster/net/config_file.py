@@ -72,13 +72,21 @@ def load(file: Path, warn: Callable[[str], None] = lambda message: None) -> Topo
 
 
 def tls_contexts(topology: Topology, *, source: str = "settings") -> TlsContexts:
-    """The TLS contexts of a node. Raises InvalidSettings for files that can not be used."""
+    """The TLS contexts of a node; clusters that say the same share one.
+
+    Raises InvalidSettings for files that can not be used.
+    """
     problems = []
     outgoing = {}
+    # Most clusters of many say the same about it, and a context costs a lot.
+    made: dict[tuple[str | None, ...], OutgoingTls] = {}
     for name, cluster in topology.clusters.items():
         tls = cluster.tls
+        said = (tls.mode, tls.ca, tls.cert, tls.key)
         try:
-            outgoing[name] = OutgoingTls(tls.mode, ca=tls.ca, cert=tls.cert, key=tls.key)
+            if said not in made:
+                made[said] = OutgoingTls(tls.mode, ca=tls.ca, cert=tls.cert, key=tls.key)
+            outgoing[name] = made[said]
         except TlsFilesUnusable as error:
             problems.append(Problem(f"clusters.{name}.tls", str(error)))
     client = topology.node.tls

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -116,12 +117,16 @@ class _Rounds:
         self._sooner.set()
 
     async def run(self) -> None:
+        # Rounds that begin together do not go on together: many servers may come at once.
+        share = random.uniform(0.5, 1.0)
         try:
             while True:
                 started_s = monotonic_s()
                 self._due_s = math.inf
                 self._on_sample(self._server, await self._probe(started_s))
-                self._due_s = min(self._due_s, started_s + self._guide.probe_interval_s(self._server))
+                interval_s = self._guide.probe_interval_s(self._server)
+                self._due_s = min(self._due_s, started_s + share * interval_s)
+                share = 1.0
                 await self._pause(started_s + _GAP_S)
         finally:
             self._drop_link()

@@ -7,14 +7,14 @@ from collections.abc import Callable, Mapping
 
 from pgcat_cluster.health.cluster import ClusterHealth, Decision
 from pgcat_cluster.health.evidence import EvidenceClass, ProbeWanted, Sample, Source
-from pgcat_cluster.health.tilt import TICK_S
-from pgcat_cluster.net.clock import monotonic_s, tick
-from pgcat_cluster.net.tasks import spawn
+from pgcat_cluster.net.clock import monotonic_s
 from pgcat_cluster.probes.prober import Prober, ProbeTarget
 
 
 class ClusterWatch:
     """Owns the probes of one cluster and hands every sample, its own and traffic's, to the health machine.
+
+    The machine's tick is the owner's to give: one for all clusters.
 
     `on_change` gets what moved, never empty and without wishes for probes: UseChanged for routing, the others
     say why.
@@ -32,15 +32,11 @@ class ClusterWatch:
         self._targets = targets
         self._on_change = on_change
         self._prober = Prober(targets, guide=health, on_sample=self._receive, loop=loop)
-        self._ticker: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        self._ticker = spawn(tick(TICK_S, self.health.tick), "tilt tick")
         self._prober.start()
 
     async def stop(self) -> None:
-        if self._ticker is not None:
-            self._ticker.cancel()
         await self._prober.stop()
 
     def target(self, server: str) -> ProbeTarget | None:

@@ -118,34 +118,48 @@ class Library:
 
         Raises InvalidSettings with all that is wrong.
         """
-        known = {
-            "cluster": [path[1] for path in documents if path[0] == "clusters"],
-            "user": [path[1] for path in documents if path[0] == "users"],
-        }
-        present = {(noun, name) for noun, names in known.items() for name in names}
+        known = names_of(documents)
         problems: list[Problem] = []
-        kept: dict[tuple[Path, str], Sound] = {}
         tables: dict[str, Any] = {"fleet": Fleet(), "clusters": {}, "pools": {}, "users": {}}
         for path, (mark, tree) in documents.items():
-            sound = self._sound.get((path, mark))
-            if sound is None or not sound.references <= present:
-                reader = _Reader(known)
-                value = reader.read(_kind_of(_CLASSES[path[0]]), tree, path)
-                problems += reader.problems
-                sound = None if reader.problems else Sound(value, frozenset(reader.references))
-            if sound is not None:
-                kept[path, mark] = sound
-                value = sound.document
+            document, found = self.learn(path, mark, tree, known)
+            problems += found
             if len(path) == 1:
-                tables[path[0]] = value
+                tables[path[0]] = document
             else:
-                tables[path[0]][path[1]] = value
-        self._sound = kept
+                tables[path[0]][path[1]] = document
+        present = ((path, mark) for path, (mark, _) in documents.items())
+        self._sound = {place: self._sound[place] for place in present if place in self._sound}
         reader = _Reader(known)
         reader.judge(Settings, Settings(**tables), ())
         if problems := problems + reader.problems:
             raise InvalidSettings("", problems)
         return Settings(**tables)
+
+    def knows(self, path: Path, mark: str) -> bool:
+        """Whether this document was read before, and was sound."""
+        return (path, mark) in self._sound
+
+    def learn(
+        self, path: Path, mark: str, tree: Mapping[str, object], known: Mapping[str, Collection[str]]
+    ) -> tuple[Any, list[Problem]]:
+        """One document beside others of these names, and what is wrong with it."""
+        sound = self._sound.get((path, mark))
+        if sound is not None and all(name in known[noun] for noun, name in sound.references):
+            return sound.document, []
+        reader = _Reader(known)
+        document = reader.read(_kind_of(_CLASSES[path[0]]), tree, path)
+        if not reader.problems:
+            self._sound[path, mark] = Sound(document, frozenset(reader.references))
+        return document, reader.problems
+
+
+def names_of(paths: Iterable[Path]) -> Mapping[str, Collection[str]]:
+    """What documents at these paths may refer to."""
+    tables = {"cluster": "clusters", "user": "users"}
+    return {
+        noun: dict.fromkeys(path[1] for path in paths if path[0] == table) for noun, table in tables.items()
+    }
 
 
 _CLASSES: Mapping[str, type[Document]] = {"fleet": Fleet, "clusters": Cluster, "pools": Pool, "users": User}

@@ -7,6 +7,7 @@ from typing import Any
 
 from msgspec import NODEFAULT, Struct, inspect, structs
 
+from pgcat_cluster.topology import model
 from pgcat_cluster.topology import settings as documents
 from pgcat_cluster.topology.model import Cluster, Credentials, PoolKey, PoolSettings, Topology, build
 from pgcat_cluster.topology.reading import Path, dotted
@@ -21,20 +22,31 @@ def shown_lines(settings: Settings) -> Iterator[str]:
         yield f"{dotted(path)} = {_toml(value)}"
 
 
-def rows_in_force(topology: Topology) -> Iterator[tuple[Path, str, str]]:
-    """Path, value and default of everything a running node goes by, as texts; secrets are not among it."""
-    silent = as_document(documents.Cluster(servers={}))
-    pool = pool_defaults()
-    yield from _rows(("node",), as_document(topology.node), as_document(documents.Node()))
-    yield from _rows(("fleet",), as_document(topology.fleet), as_document(documents.Fleet()))
-    for name, cluster in topology.clusters.items():
-        yield from _rows(("clusters", name), as_document(_cluster(cluster)), silent)
-    for user in topology.users.values():
-        yield from _rows(("users", user.name), {"auth": user.auth, "server_user": user.server.user}, {})
-    for key, settings in topology.pools.items():
-        path = ("pools", key.database, "users", key.user)
-        place = {"cluster": settings.cluster, "server_database": settings.server_database}
-        yield from _rows(path, place | as_document(_options(settings)), pool)
+def parts_in_force(topology: Topology) -> Iterator[tuple[Path, Struct]]:
+    """All that a running node goes by, each part with its path: what is equal has the same rows."""
+    yield ("node",), topology.node
+    yield ("fleet",), topology.fleet
+    yield from ((("clusters", name), cluster) for name, cluster in topology.clusters.items())
+    yield from ((("users", name), user) for name, user in topology.users.items())
+    yield from ((("pools", key.database, "users", key.user), pool) for key, pool in topology.pools.items())
+
+
+def rows_in_force(path: Path, part: Struct) -> Iterator[tuple[Path, str, str]]:
+    """Path, value and default of everything in one part, as texts; secrets are not among it."""
+    match part:
+        case Cluster():
+            return _rows(path, as_document(_cluster(part)), _silent_cluster())
+        case model.User():
+            return _rows(path, {"auth": part.auth, "server_user": part.server.user}, {})
+        case PoolSettings():
+            place = {"cluster": part.cluster, "server_database": part.server_database}
+            return _rows(path, place | as_document(_options(part)), pool_defaults())
+    return _rows(path, as_document(part), as_document(type(part)()))
+
+
+@functools.cache
+def _silent_cluster() -> dict[str, Any]:
+    return as_document(documents.Cluster(servers={}))
 
 
 def _rows(path: Path, tree: dict[str, Any], defaults: dict[str, Any]) -> Iterator[tuple[Path, str, str]]:
@@ -130,6 +142,7 @@ def default_of(field: inspect.Field) -> object:
     return _written(field.type, field.default)
 
 
+@functools.cache
 def pool_defaults() -> dict[str, Any]:
     """What a pool is that says nothing of itself."""
     silent = PoolSettings(key=PoolKey("", ""), cluster="", server_database="", login=Credentials(user=""))

@@ -1,6 +1,6 @@
 """What routing reads: per cluster who is primary, and which servers may be read or why not."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from types import MappingProxyType
 
 from msgspec import structs
@@ -67,10 +67,14 @@ class View(Value, frozen=True, kw_only=True):
         clusters = MappingProxyType({**self.clusters, cluster.name: cluster})
         return View(clusters=clusters, generation=self.generation + 1)
 
-    def with_topology(self, topology: Topology) -> "View":
-        """Follow a changed topology: what stayed keeps its standing, the rest begins as in `first_view`."""
+    def with_topology(self, topology: Topology, changed: Collection[str]) -> "View":
+        """Follow a topology in which these clusters changed: in them what stayed keeps its standing.
+
+        The others stay the very same, and what is new begins as in `first_view`.
+        """
         clusters = {
-            name: _carried(self.clusters.get(name), cluster) for name, cluster in topology.clusters.items()
+            name: _carried(self.clusters.get(name), cluster) if name in changed else self.clusters[name]
+            for name, cluster in topology.clusters.items()
         }
         return View(clusters=MappingProxyType(clusters), generation=self.generation + 1)
 

@@ -13,8 +13,10 @@ from pgcat_cluster.demo.postgres import Postgres
 from pgcat_cluster.demo.stack import Stack
 from pgcat_cluster.health.cluster import ClusterHealth, Decision, PrimaryChanged, Restarted
 from pgcat_cluster.health.evidence import EvidenceClass, Sample, Source
-from pgcat_cluster.net.clock import monotonic_s
+from pgcat_cluster.health.tilt import TICK_S
+from pgcat_cluster.net.clock import monotonic_s, tick
 from pgcat_cluster.net.outgoing import ServerAddress
+from pgcat_cluster.net.tasks import spawn
 from pgcat_cluster.net.tls import OutgoingTls
 from pgcat_cluster.probes.prober import Prober, ProbeTarget
 from pgcat_cluster.probes.watch import ClusterWatch
@@ -123,11 +125,13 @@ class Watched:
 @contextlib.asynccontextmanager
 async def watching(stack: Stack, health: Health | None = None, **changed: Any) -> AsyncIterator[Watched]:
     watched = Watched(stack, health, **changed)
+    ticker = spawn(tick(TICK_S, watched.health.tick), "tilt tick")
     watched.watch.start()
     try:
         await watched.until(lambda: watched.writes() == {stack.primary.name}, 5)
         yield watched
     finally:
+        ticker.cancel()
         await watched.watch.stop()
 
 

@@ -220,8 +220,9 @@ class FakeControl:
         self.is_waited_for = asyncio.Event()
         self.reload_fault: Fault | None = None
 
-    def snapshot(self, *, connections: bool) -> NodeSnapshot:
-        return self.now if connections else msgspec.structs.replace(self.now, clients=(), links=())
+    def snapshot(self, *, connections: bool, settings: bool = True) -> NodeSnapshot:
+        now = self.now if connections else msgspec.structs.replace(self.now, clients=(), links=())
+        return now if settings else msgspec.structs.replace(now, settings=())
 
     def pause(self, database: str | None, user: str | None) -> None:
         self.calls.append(("pause", database, user))

@@ -260,3 +260,33 @@ def test_losses_of_servers(before: dict[str, int], after: dict[str, int], lost: 
 def test_losses_of_pools() -> None:
     before, after = settings_of({"a": 1}, ("x", "y")), settings_of({"a": 1}, ("y", "z"))
     assert losses(before, after) == {"pools/x": "is removed"}
+
+
+def many(count: int, size: int = 1) -> dict[str, bytes]:
+    """Documents of so many users and pools, with a cluster for all of them."""
+    documents = {"clusters/main": b'servers = { r1 = { host = "a" } }'}
+    for number in range(count):
+        documents[f"users/u{number}"] = b'auth = "trust"'
+        documents[f"pools/u{number}"] = f"size = {size + number}\nusers = {{ u{number} = {{}} }}".encode()
+    return documents
+
+
+def test_many_documents_are_read_in_portions_and_only_what_changed_is_read_again() -> None:
+    documents = many(100)
+    docs = {name: hash_of(text) for name, text in documents.items()}
+    judge_of_many = Judge()
+    assert len(list(judge_of_many.portions(documents, docs))) == 5
+    assert judge_of_many.judge(documents, docs) == judge(documents)
+    for edited in (many(100) | {"users/u0": b'auth = "md5"'}, many(19, size=7) | documents, {**documents}):
+        docs = {name: hash_of(text) for name, text in edited.items()}
+        assert list(judge_of_many.portions(edited, docs)) == []
+        assert judge_of_many.judge(edited, docs) == judge(edited)
+
+
+def test_portions_end_whatever_is_wrong() -> None:
+    documents = {f"pools/u{number}": b"\xff" if number % 2 else b"size = 0" for number in range(100)}
+    documents |= {"pools/BAD": b"", "x": b""}
+    docs = {name: hash_of(text) for name, text in documents.items()}
+    judge_of_many = Judge()
+    assert len(list(judge_of_many.portions(documents, docs))) == 2
+    assert judge_of_many.judge(documents, docs) == judge(documents)

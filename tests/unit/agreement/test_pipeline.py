@@ -108,6 +108,18 @@ def test_nothing_is_written_in_peace(fleet: Fleet) -> None:
     assert fleet.store.revision == before
 
 
+def test_many_new_documents_are_judged_between_other_work(fleet: Fleet) -> None:
+    """Nobody waits for all of them to be read."""
+    users = {f"users/u{number}": f'auth = "trust"\nuser = "U{number}"'.encode() for number in range(100)}
+    (node, *_) = fleet.nodes
+    before = node.follower.ack.valid
+    fleet.put(users)
+    fleet.run(0.0205)  # they have settled, and a first portion is read
+    assert node.follower.ack.valid == before
+    fleet.run(1.0)
+    assert fleet.generations == [2, 2, 2]
+
+
 def test_many_puts_in_a_row_are_one_edit(fleet: Fleet) -> None:
     for size in range(11, 18):
         fleet.put({"pools/app": b"users = { app = {} }\nsize = %d" % size})

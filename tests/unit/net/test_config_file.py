@@ -6,7 +6,8 @@ import pytest
 import trustme
 
 from pgcat_cluster.net.config_file import load, tls_contexts
-from pgcat_cluster.topology.reading import InvalidSettings
+from pgcat_cluster.topology.model import build
+from pgcat_cluster.topology.reading import InvalidSettings, parse
 from pgcat_cluster.topology.secrets import Secret
 
 TEXT = """
@@ -42,6 +43,17 @@ def test_paths_begin_at_the_file(file: Path, monkeypatch: pytest.MonkeyPatch) ->
     contexts = tls_contexts(topology)
     assert contexts.incoming.mode == "prefer"
     assert contexts.outgoing["main"].mode == "verify-full"
+
+
+def test_clusters_that_say_the_same_about_tls_share_a_context() -> None:
+    """A fleet may have hundreds of them."""
+    clusters = "".join(
+        f'[clusters.{name}]\ntls = {{ mode = "{mode}" }}\nservers = {{ r1 = {{ host = "{name}" }} }}\n'
+        for name, mode in (("a", "prefer"), ("b", "prefer"), ("c", "disable"))
+    )
+    outgoing = tls_contexts(build(parse(clusters, "test"))).outgoing
+    assert outgoing["a"] is outgoing["b"]
+    assert outgoing["c"] is not outgoing["a"]
 
 
 def test_every_unusable_tls_file_is_named(file: Path) -> None:

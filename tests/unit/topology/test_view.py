@@ -61,7 +61,7 @@ def test_a_changed_topology_keeps_the_standing_of_what_stayed() -> None:
     view = first_view(_topology(OBSERVE))
     main = view.clusters["main"].with_primary("r1").with_server("r2", "").with_server("r3", "refused")
     view = view.with_cluster(main).with_topology(
-        _topology(OBSERVE, 'r1 = {host="h1"}, r2 = {host="h2", weight=9}, r3 = {host="moved"}')
+        _topology(OBSERVE, 'r1 = {host="h1"}, r2 = {host="h2", weight=9}, r3 = {host="moved"}'), {"main"}
     )
     main = view.clusters["main"]
     assert (main.primary, view.generation) == (R1, 2)
@@ -74,12 +74,19 @@ def test_a_changed_topology_keeps_the_standing_of_what_stayed() -> None:
 def test_a_primary_that_was_removed_is_none() -> None:
     view = first_view(_topology(OBSERVE))
     view = view.with_cluster(view.clusters["main"].with_primary("r1")).with_topology(
-        _topology(OBSERVE, 'r2 = {host="h2"}')
+        _topology(OBSERVE, 'r2 = {host="h2"}'), {"main"}
     )
     assert view.clusters["main"].primary is None
     assert view.clusters["main"].why_no_primary == "the primary was removed"
 
 
 def test_a_static_primary_is_followed_where_the_document_says() -> None:
-    view = first_view(_topology(OBSERVE)).with_topology(_topology('{ source = "static", primary = "r3" }'))
+    view = first_view(_topology(OBSERVE)).with_topology(
+        _topology('{ source = "static", primary = "r3" }'), {"main"}
+    )
     assert view.clusters["main"].primary == R3
+
+
+def test_a_cluster_that_did_not_change_is_the_very_same() -> None:
+    view = first_view(_topology(OBSERVE))
+    assert view.with_topology(_topology(OBSERVE), ()).clusters["main"] is view.clusters["main"]
