@@ -33,6 +33,7 @@ from pgcat_cluster.fleet.keeping import Keeping
 from pgcat_cluster.fleet.membership import Membership
 from pgcat_cluster.fleet.state import Known, StateDirectory
 from pgcat_cluster.fleet.store import Store, StoreFault
+from pgcat_cluster.fleet.timing import TimedStore
 from pgcat_cluster.fleet.writing import Writing
 from pgcat_cluster.health.cluster import Duty
 from pgcat_cluster.health.doubt import AskPeers, LocalScore, Suspicion
@@ -81,6 +82,8 @@ class Member:
         self.settings: Settings | None = None
         self.overrides = overrides.Overrides()
         self._log = get_logger()
+        self._score = LocalScore(now_s())
+        store = TimedStore(store, lambda took_s: self._score.store_answered(took_s, now_s()), now_s)
         self._store = store
         self._house = house
         self._keys = keys
@@ -92,7 +95,6 @@ class Member:
         self._fleet_id = fleet_id
         self._judge = Judge()
         self._appoint()
-        self._score = LocalScore(now_s())
         self._suspicion = Suspicion(Fleet().health.self_suspect)
         self._writing = Writing(store, Limits(), done=self.stir, now_s=now_s)
         self._following = self._follow()
@@ -383,7 +385,11 @@ class Member:
         late_s = now - self._last_tick_s - _TICK_S
         self._score.loop_was_late(late_s, now)
         self._last_tick_s = now
-        healths = self._house.healths.values()
+        clusters, healths = self._house.topology.clusters, self._house.healths.values()
+        for name, health in self._house.healths.items():
+            for server in health.take_late():
+                if name in clusters and server in clusters[name].servers:
+                    self._score.host_was_late(clusters[name].servers[server].key.address.host, now)
         for health in healths:
             health.local_score = self._score.value(now)
         is_tilted = any(health.is_tilted(now) for health in healths)

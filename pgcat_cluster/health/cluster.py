@@ -111,6 +111,7 @@ class ClusterHealth:
         self._failed_s: dict[str, float] = {}  # when the last probe that failed was begun
         self._fresh_answers = dict.fromkeys(servers, 0)  # in a row
         self.local_score = 0  # stretches what we call late while we are slow ourselves
+        self._late: set[str] = set()
         self._standings = self._judge()
 
     def receive(self, server: str, sample: Sample, now: float) -> list[Decision]:
@@ -125,8 +126,25 @@ class ClusterHealth:
             if reason := self.roles.wrong.get(server):
                 sample = _as_wrong(sample, reason)
         self._count(server, sample, now)
+        if self._is_late(server, sample):
+            self._late.add(server)
         decisions += self._detectors[server].receive(sample, now)
         return decisions + self._changes_of_use()
+
+    def take_late(self) -> frozenset[str]:
+        """Servers that nothing spoke against, and that kept us waiting, since this was asked last."""
+        late, self._late = frozenset(self._late), set()
+        return late
+
+    def _is_late(self, server: str, sample: Sample) -> bool:
+        """Whether the answer took, or would have taken, longer than we grant when we are quick ourselves."""
+        detector = self._detectors[server]
+        return (
+            detector.opinion.state is State.OK
+            and sample.source is not Source.TRAFFIC
+            and sample.failure in (None, EvidenceClass.SOFT, EvidenceClass.UNREACHABLE)
+            and sample.duration_s >= detector.timeout_s(sample.source)
+        )
 
     def assign(self, server: str, duty: Duty) -> bool:
         """Probe as the fleet asks from now on; whether that is sooner than before."""

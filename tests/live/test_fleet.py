@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
+from typing import Any
+
+import psycopg
 import pytest
 
 from pgcat_cluster.demo.node import Node
 from tests.live.test_cancels import Busy, login_of, send_cancel
 from tests.live.test_node_health import Readers
-from tests.support.fleets import FleetMaker, size
-from tests.support.nodes import answer, backend, connect, eventually, get, lines, links, one, port
+from tests.support.fleets import SHORT_BANS, FleetMaker, size
+from tests.support.nodes import Connection, answer, backend, connect, eventually, get, lines, links, one, port
+from tests.support.rigs import frozen
 from tests.support.stack import StackMaker
 
 pytestmark = pytest.mark.once
@@ -77,6 +82,40 @@ def test_a_dead_replica_is_banned_by_all_and_comes_back(
         eventually(lambda: dead.port in {answer for _, answer in first.answers[count:]}, "it is read again")
     assert first.failures == second.failures == []
     eventually(lambda: fleet.keys("verdict/") == [], "nothing is left of it")
+
+
+def test_a_node_that_was_frozen_believes_nothing_it_missed(
+    make_fleet: FleetMaker, make_stack: StackMaker
+) -> None:
+    # One look that was late would do: it votes alone.
+    health = '[health]\ninterval = "100ms"\nfall = 1\ntimeout_min = "8s"\ntimeout_max = "8s"\n'
+    stack = make_stack(replicas=1)
+    fleet = make_fleet(nodes=1, stack=stack, fleet=health + SHORT_BANS)
+    (node,) = fleet.nodes
+    (replica,) = stack.replicas
+    superuser = stack.primary.dsn("postgres", "postgres")
+    with psycopg.connect(superuser, autocommit=True) as observer, frozen(replica):
+        for _ in range(4):
+            before = last_probe(observer)
+            eventually(lambda before=before: last_probe(observer) != before, "the primary is probed")
+        # By now it waits for the replica's answer too, and has no time left for it when it goes on.
+        with frozen(node):
+            lease = fleet.ctl("lease", "grant", "10").split()[1]
+            fleet.ctl("put", f"--lease={lease}", "/timer", "")
+            eventually(lambda: not fleet.ctl("get", "/timer"), "more time has passed than it would grant")
+            assert fleet.keys("live/") == []
+            replica.resume()
+    eventually(lambda: bool(fleet.keys("live/")), "it is there again")
+    with connect(node) as client:
+        assert {port(client) for _ in range(10)} == {replica.port}
+    said = fleet.operate("events")
+    assert f"{fleet.values('live/')[0]['name']}." in said
+    assert not re.search(r"\bbad\b|\bban", said), said
+
+
+def last_probe(observer: Connection) -> Any:
+    """When the server was looked at last."""
+    return one(observer, "select max(query_start) from pg_stat_activity where usename = 'pgcat_probe'")
 
 
 def test_life_without_the_store(make_fleet: FleetMaker) -> None:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,13 +12,6 @@ from tests.support.fleets import Fleet, FleetMaker, size
 from tests.support.nodes import backend, connect, eventually, get, lines, one
 
 pytestmark = pytest.mark.once
-
-
-def operate(fleet: Fleet, *words: str) -> str:
-    """What `pgcat-cluster fleet` prints."""
-    environment = {**os.environ, "PGCAT_ETCD": ",".join(fleet.etcd.endpoints), "PGCAT_FLEET": "test"}
-    command = [sys.executable, "-m", "pgcat_cluster", "fleet", *words]
-    return subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
 
 
 def restore(fleet: Fleet, snapshot: Path) -> None:
@@ -72,14 +62,14 @@ def test_a_restored_etcd_changes_nothing_until_an_operator_accepts_it(
         assert [get(node, "/ready")[0] for node in fleet.nodes] == [200, 200]
         assert one(client, "select 1") == 1
 
-        assert "revision" in operate(fleet, "accept-store", "--reason", "a test")
+        assert "revision" in fleet.operate("accept-store", "--reason", "a test")
         eventually(lambda: [size(node) for node in fleet.nodes] == [5, 5], "they go by what is there")
         eventually(lambda: not any(backend(node, "r1")["is_avoided"] for node in fleet.nodes), "it is used")
         eventually(lambda: len(fleet.values("live/")) == 2, "both take part again")
         fleet.put("config/pools/test", "users = { test = {} }\nsize = 9")
         eventually(lambda: [size(node) for node in fleet.nodes] == [9, 9], "edits are accepted again")
         assert one(client, "select 1") == 1
-        assert "operator put override/_fleet/store accept" in operate(fleet, "events")
+        assert "operator put override/_fleet/store accept" in fleet.operate("events")
     # What was accepted is what they know from now on.
     first.stop()
     first.start()

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -59,6 +60,13 @@ class Fleet:
         """What etcdctl says."""
         command = [self._ctl, f"--endpoints={','.join(self.etcd.endpoints)}", *words]
         environment = {**os.environ, "ETCDCTL_API": "3"}
+        return subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
+
+    def operate(self, *words: str) -> str:
+        """What `pgcat-cluster fleet` prints."""
+        place = {"PGCAT_ETCD": ",".join(self.etcd.endpoints), "PGCAT_FLEET": "test"}
+        command = [sys.executable, "-m", "pgcat_cluster", "fleet", *words]
+        environment = {**os.environ, **place}
         return subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
 
     def put(self, key: str, value: str) -> None:

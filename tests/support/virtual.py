@@ -29,12 +29,17 @@ class VirtualTime:
         heapq.heappush(self._sleepers, (self._now_s + duration_s, next(self._number), waiting))
         await waiting
 
+    def stall(self, duration_s: float) -> None:
+        """Time passes, and nobody runs."""
+        self._now_s += duration_s
+
     async def run(self, duration_s: float) -> None:
         """Wake everybody whose time comes, in order."""
         end_s = self._now_s + duration_s
         await self.settle()
         while self._sleepers and self._sleepers[0][0] <= end_s:
-            self._now_s, _number, waiting = heapq.heappop(self._sleepers)
+            at_s, _number, waiting = heapq.heappop(self._sleepers)
+            self._now_s = max(self._now_s, at_s)
             if not waiting.done():
                 waiting.set_result(None)
             await self.settle()

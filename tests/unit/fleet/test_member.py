@@ -25,9 +25,10 @@ from pgcat_cluster.fleet.model import ModelPort, ModelStore
 from pgcat_cluster.fleet.state import Known, Occupied, StateDirectory
 from pgcat_cluster.health.cluster import ClusterHealth
 from pgcat_cluster.health.doubt import Place
+from pgcat_cluster.health.evidence import EvidenceClass, Sample, Source
 from pgcat_cluster.net.tasks import spawn
 from pgcat_cluster.topology.model import PoolKey, Topology, build
-from pgcat_cluster.topology.settings import Settings
+from pgcat_cluster.topology.settings import Health, Leadership, Read, Settings
 from tests.support.edits import DOCUMENTS
 from tests.support.virtual import VirtualTime
 
@@ -345,6 +346,63 @@ async def test_an_empty_store_is_founded_anew_by_those_who_serve() -> None:
         world.load()
         await world.time.run(5.0)
         assert [json.loads(row.value)["active"] for row in world.rows("ack/")] == [{"gen": 1}]
+
+
+def watched(world: World, node: Node) -> ClusterHealth:
+    """The node sees its cluster from now on."""
+    health = ClusterHealth(
+        servers=("r1", "r2"),
+        leadership=Leadership(source="observe"),
+        health=Health(),
+        read=Read(),
+        now=world.time.now_s(),
+    )
+    node.house.healths = {"main": health}
+    return health
+
+
+async def test_slow_answers_of_the_store_stretch_what_is_called_late() -> None:
+    world = World()
+    world.load()
+    async with world.node() as node:
+        await world.time.run(3.0)
+        health = watched(world, node)
+        node.port.faults.delay_s = 0.6
+        await world.time.run(20.0)
+        assert health.local_score > 0
+        node.port.faults.delay_s = 0.0
+        await world.time.run(20.0)
+        assert health.local_score == 0
+        # Silence tells of the store, and not of us.
+        node.port.faults.cut = True
+        await world.time.run(20.0)
+        assert health.local_score == 0
+
+
+@pytest.mark.parametrize(("late", "score"), [(("r1", "r2"), 1), (("r1",), 0)])
+async def test_two_late_hosts_stretch_what_is_called_late(late: tuple[str, ...], score: int) -> None:
+    world = World()
+    world.load()
+    async with world.node() as node:
+        await world.time.run(3.0)
+        health = watched(world, node)
+        for server in late:
+            sample = Sample(source=Source.FRESH, duration_s=0.6, failure=EvidenceClass.SOFT)
+            health.tick(world.time.now_s())
+            health.receive(server, sample, world.time.now_s())
+        await world.time.run(0.5)
+        assert health.local_score == score
+
+
+async def test_a_late_loop_stretches_what_is_called_late() -> None:
+    world = World()
+    world.load()
+    async with world.node() as node:
+        await world.time.run(3.0)
+        health = watched(world, node)
+        world.time.stall(1.0)
+        await world.time.run(0.1)
+        assert health.local_score > 0
 
 
 async def test_reconnect_is_done_once_for_each_number() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from pgcat_cluster.health.cluster import ClusterHealth, Restarted, UseChanged
 from pgcat_cluster.health.detector import OpinionChanged, State
 from pgcat_cluster.health.evidence import EvidenceClass, Sample, ServerFacts, Source
@@ -190,3 +192,29 @@ def test_opinions_come_out_as_decisions() -> None:
     )
     assert cluster.health.probe_interval_s("r1") == 0.5
     assert cluster.health.timeout_s("r1", Source.KEPT) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("failure", "duration_s", "is_late"),
+    [
+        (None, 0.6, True),  # in time only because the limit was stretched
+        (None, 0.1, False),
+        (EvidenceClass.SOFT, 0.6, True),
+        (EvidenceClass.UNREACHABLE, 0.6, True),
+        (EvidenceClass.UNREACHABLE, 0.1, False),  # no route: it took no time to learn that
+        (EvidenceClass.REFUSED, 0.6, False),
+    ],
+)
+def test_who_kept_us_waiting_is_named_once(
+    failure: EvidenceClass | None, duration_s: float, is_late: bool
+) -> None:
+    cluster = Cluster("p1", "r1")
+    assert cluster.health.take_late() == frozenset()
+    cluster.look("r1", Sample(source=Source.KEPT, duration_s=duration_s, failure=failure))
+    assert cluster.health.take_late() == ({"r1"} if is_late else frozenset())
+    # Who is in doubt already tells nothing new of us.
+    for _ in range(3):
+        cluster.look("r1", Sample(source=Source.KEPT, duration_s=9.0, failure=EvidenceClass.SOFT))
+    cluster.health.take_late()
+    cluster.look("r1", Sample(source=Source.KEPT, duration_s=9.0, failure=EvidenceClass.SOFT))
+    assert cluster.health.take_late() == frozenset()
