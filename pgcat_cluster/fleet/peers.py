@@ -50,6 +50,8 @@ _QUESTIONS_MAX = 64
 _STREAM_BYTES = 8192
 _PROBE_SHARED_S = 0.2
 _PROBE_MAX_S = 5.0
+# A look at what is silent uses up all its time, and is an answer then: it must not be given up at that moment.
+_LOOK_ENDS_S = 0.5
 
 _Ended = (PeerViolation, TimeoutError, OSError, asyncio.IncompleteReadError)
 
@@ -232,7 +234,7 @@ class _Looks:
             known = now, spawn(self._look(*key, within_s), "probe for a peer")
             self._known[key] = known
         _, task = known
-        await asyncio.wait([task], timeout=within_s)
+        await asyncio.wait([task], timeout=within_s + _LOOK_ENDS_S)
         if not task.done():
             return Declined(id=question.id, why="no result in time")
         look, ended_at = task.result()

@@ -12,7 +12,7 @@ from pgcat_cluster.fleet.peers import PeerLinks, PeerUnavailable
 
 Server = tuple[str, str]
 # A witness may use up its time; its answer still has to come back.
-_WAY_S = 0.25
+_WAY_S = 1.0
 
 
 async def ask_witnesses(

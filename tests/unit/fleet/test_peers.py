@@ -53,6 +53,11 @@ class House:
 
     async def probe_here(self, cluster: str, server: str, within_s: float) -> Look | None:
         self.asked.append((cluster, server, within_s))
+        if server == "silent":
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(within_s):
+                    await asyncio.Event().wait()
+            return Look("soft", within_s)
         await self.gate.wait()
         return Look("refused", 0.0015) if server == "r1" else None
 
@@ -176,6 +181,14 @@ async def test_a_look_that_takes_too_long_is_declined(house: House, port: PeerPo
     house.gate.clear()
     answer = await links.ask(at(port), Probe(cluster="main", server="r1", within_ms=1), WITHIN_S)
     assert answer == Declined(id=1, why="no result in time")
+
+
+async def test_a_look_at_what_is_silent_uses_up_its_time_and_is_an_answer(
+    port: PeerPort, links: PeerLinks
+) -> None:
+    answer = await links.ask(at(port), Probe(cluster="main", server="silent", within_ms=50), WITHIN_S)
+    assert isinstance(answer, Seen)
+    assert answer.evidence == "soft"
 
 
 async def test_tls_may_lie_under_it(house: House) -> None:
