@@ -52,15 +52,22 @@ class Fleet:
         self.etcd = etcd
         self.stack = stack
         self.nodes: list[Node] = []
-        self._ctl = _etcdctl(etcd.binary.path)
+        self.etcdctl = _etcdctl(etcd.binary.path)
         self._peer_key = stack.folder / "peer.key"
         self._peer_key.write_text("a key that is long enough for all of them\n")
 
-    def ctl(self, *words: str) -> str:
+    @property
+    def endpoints(self) -> list[str]:
+        """Where operators find the store."""
+        return self.etcd.endpoints
+
+    def ctl(self, *words: str, typed: str = "") -> str:
         """What etcdctl says."""
-        command = [self._ctl, f"--endpoints={','.join(self.etcd.endpoints)}", *words]
+        command = [self.etcdctl, f"--endpoints={','.join(self.endpoints)}", *words]
         environment = {**os.environ, "ETCDCTL_API": "3"}
-        return subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
+        return subprocess.run(
+            command, env=environment, input=typed, check=True, capture_output=True, text=True
+        ).stdout
 
     def operate(self, *words: str) -> str:
         """What `pgcat-cluster fleet` prints."""

@@ -56,9 +56,9 @@ class Invariants:
         self.revision = batch.revision
         for event in batch.events:
             if (named := self.keys.named(event.key)) is not None:
-                self.judge(named, event)
+                self.changed(named, event)
 
-    def judge(self, named: Named, event: Event) -> None:
+    def changed(self, named: Named, event: Event) -> None:
         """One key that changed."""
         row = event.row
         match named.kind:

@@ -3,32 +3,30 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
 
 import pytest
 
+from pgcat_cluster.agreement.keys import Keys
 from pgcat_cluster.demo.etcd import Etcd, EtcdMember
 from pgcat_cluster.demo.node import Node
 from pgcat_cluster.demo.postgres import Postgres
 from pgcat_cluster.demo.processes import DemoFault
 from pgcat_cluster.demo.stack import Stack
 from tests.support.fleets import Fleet, name_of
+from tests.support.histories import DELETED, END, Recorded
 from tests.support.nodes import eventually
+from tests.support.recorder import Recorder
 from tests.support.relays import Relays
 
+KEYS = Keys("test")
+
 _STOP_S = 10.0
-
-
-class Actor(Protocol):
-    """What can be stopped in the middle of anything, and go on as if nothing had been."""
-
-    def freeze(self) -> None: ...
-
-    def resume(self) -> None: ...
 
 
 class Rig(Fleet):
@@ -43,6 +41,8 @@ class Rig(Fleet):
         self.relays = relays
         self.zones = [f"z{number}" for number in range(1, zones + 1)]
         self._places: dict[str, tuple[str, int]] = {}
+        self._frozen: set[str] = set()
+        self.recorder = Recorder(self.etcdctl, etcd.endpoints)
 
     # -- who is where
 
@@ -78,7 +78,81 @@ class Rig(Fleet):
     def _who(self, pid: int) -> str:
         return next((self.name_of(node) for node in self.nodes if node.is_running() and node.pid == pid), "")
 
+    # -- the store, and its history
+
+    @property
+    def endpoints(self) -> list[str]:
+        """Of the members that answer."""
+        return [
+            member.endpoint
+            for member in self.etcd.members
+            if member.is_running() and member.name not in self._frozen
+        ]
+
+    def ctl(self, *words: str, typed: str = "") -> str:
+        """What etcdctl says, as soon as the store answers: an operator tries again."""
+        said: list[str] = []
+
+        def is_answered() -> bool:
+            with contextlib.suppress(subprocess.CalledProcessError):
+                said.append(super(Rig, self).ctl(*words, typed=typed))
+            return bool(said)
+
+        eventually(is_answered, "the store answers")
+        return said[0]
+
+    def delete(self, key: str) -> None:
+        """It is said that an operator does it."""
+        key = KEYS.root + key
+        self.ctl("txn", typed=f"\ndel {key}\nput {DELETED} {key}\n\n\n")
+
+    @contextlib.contextmanager
+    def marked(self, mark: str) -> Iterator[None]:
+        """What may not happen meanwhile is written down beside what happens."""
+        self.ctl("put", mark, "1")
+        yield
+        self.ctl("del", mark)
+
+    def history(self) -> list[Recorded]:
+        """All that happened until now."""
+        self.ctl("put", END, "1")
+        revision = json.loads(self.ctl("get", END, "-w", "json"))["kvs"][0]["mod_revision"]
+        eventually(lambda: self.recorder.revision >= revision, "all of it is recorded")
+        return list(self.recorder.history)
+
+    def revision(self) -> int:
+        """Of the newest change of anything."""
+        return int(json.loads(self.ctl("get", END, "-w", "json"))["header"]["revision"])
+
     # -- what goes wrong, until the end of a block
+
+    @contextlib.contextmanager
+    def killed(self, *actors: Node | Postgres | EtcdMember) -> Iterator[None]:
+        """They are dead, and start again."""
+        for actor in actors:
+            actor.kill()
+        try:
+            yield
+        finally:
+            self.etcd.restart(*(actor for actor in actors if isinstance(actor, EtcdMember)))
+            others = [actor for actor in actors if not isinstance(actor, EtcdMember)]
+            for actor in others:
+                actor.launch()
+            for actor in others:
+                actor.wait_ready()
+
+    @contextlib.contextmanager
+    def frozen(self, *actors: Node | Postgres | EtcdMember) -> Iterator[None]:
+        """They stand still."""
+        self._frozen |= {actor.name for actor in actors}
+        for actor in actors:
+            actor.freeze()
+        try:
+            yield
+        finally:
+            for actor in actors:
+                actor.resume()
+            self._frozen -= {actor.name for actor in actors}
 
     @contextlib.contextmanager
     def cut(self, nodes: Sequence[Node], others: Sequence[Postgres | EtcdMember]) -> Iterator[None]:
@@ -102,7 +176,7 @@ class Rig(Fleet):
     # -- the end
 
     def stop(self) -> None:
-        """All nodes at the same time, whatever state they are in; they leave the fleet while the store answers."""
+        """All nodes at the same time, whatever state they are in; they leave while the store answers."""
         running = [node for node in self.nodes if node.is_running()]
         for node in running:
             node.resume()
@@ -110,18 +184,7 @@ class Rig(Fleet):
         for node in running:
             with contextlib.suppress(DemoFault):
                 node.wait(_STOP_S)
-
-
-@contextlib.contextmanager
-def frozen(*actors: Actor) -> Iterator[None]:
-    """They stand still."""
-    for actor in actors:
-        actor.freeze()
-    try:
-        yield
-    finally:
-        for actor in actors:
-            actor.resume()
+        self.recorder.close()
 
 
 @contextlib.contextmanager
