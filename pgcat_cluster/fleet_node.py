@@ -18,14 +18,15 @@ from msgspec import structs
 from pgcat_cluster import __version__
 from pgcat_cluster.agreement.bundles import Wrong, wrong_in
 from pgcat_cluster.agreement.cancels import BOOT_BYTES, Answer, Neighbour, PrefixTable
-from pgcat_cluster.agreement.documents import FEATURES, Live
+from pgcat_cluster.agreement.documents import FEATURES, Live, ServerOverride
 from pgcat_cluster.agreement.effective import Effective
 from pgcat_cluster.agreement.effects import Preflight
 from pgcat_cluster.agreement.fleet_key import FleetKey, FleetKeyUnusable
 from pgcat_cluster.agreement.keys import Keys, node_id
-from pgcat_cluster.agreement.peer_frames import Cancel, Nudge
+from pgcat_cluster.agreement.peer_frames import Alive, Cancel, Nudge, Ping
 from pgcat_cluster.errors import ConfigFault
 from pgcat_cluster.fleet.cancels import Cancels
+from pgcat_cluster.fleet.commands import Commands
 from pgcat_cluster.fleet.etcd import EtcdSettings, EtcdStore, StoreTls
 from pgcat_cluster.fleet.member import Member
 from pgcat_cluster.fleet.peers import Look, PeerLinks, PeerPort, PeerUnavailable
@@ -58,6 +59,7 @@ _ACCEPTED = "accepted documents"
 _WITHOUT_PEERS = tuple(feature for feature in FEATURES if feature != "cancel-1")
 _WITNESS_S = 2.0
 _NUDGE_S = 1.0
+_PING_S = 1.0
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -94,8 +96,9 @@ class FleetNode:
         self._paused: frozenset[PoolKey] = frozenset()
         self._life: asyncio.Task[None] | None = None
         chance = random.Random()
+        store = EtcdStore(_store_settings(where, password), chance=chance)
         self.member = Member(
-            EtcdStore(_store_settings(where, password), chance=chance),
+            store,
             self,
             keys=Keys(where.fleet),
             node=own_id,
@@ -114,6 +117,14 @@ class FleetNode:
             chance=chance,
             state=state,
             table=self._table if fleet_key is not None else None,
+        )
+        self.commands = Commands(
+            store,
+            Keys(where.fleet),
+            settings=lambda: self.member.settings,
+            paused=lambda: frozenset(key.database for key in self._paused),
+            ask_applied=self._ask_applied,
+            chance=chance,
         )
         self._links: PeerLinks | None = None
         self._port: PeerPort | None = None
@@ -149,8 +160,8 @@ class FleetNode:
     def waits_for(self) -> str:
         return self.member.waits_for
 
-    def agreed(self, cluster: str, primary: str | None) -> Effective:
-        return self.member.agreed(cluster, primary)
+    def agreed(self, cluster: str, primary: str | None, own: Mapping[str, ServerOverride]) -> Effective:
+        return self.member.agreed(cluster, primary, own)
 
     def news(self) -> None:
         self.member.stir()
@@ -264,6 +275,17 @@ class FleetNode:
         # It only makes faster what comes by itself.
         with contextlib.suppress(PeerUnavailable):
             await links.tell(juror.peer, Nudge(cluster=cluster, server=server, evidence=evidence), _NUDGE_S)
+
+    async def _ask_applied(self, node: str, peer: str) -> Mapping[str, int] | None:
+        if node == self.member.node:
+            return self.applied()
+        if self._links is None or not peer:
+            return None
+        with contextlib.suppress(PeerUnavailable):
+            reply = await self._links.ask(peer, Ping(id=0), _PING_S)
+            if isinstance(reply, Alive) and reply.node == node:
+                return reply.applied
+        return None
 
     # -- what other nodes ask
 

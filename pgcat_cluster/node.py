@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import socket
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -14,11 +13,12 @@ from msgspec import structs
 
 from pgcat_cluster import __version__
 from pgcat_cluster.admin import console as consoles
-from pgcat_cluster.admin.control import ShutdownMode
+from pgcat_cluster.admin.control import FleetPort, ShutdownMode
 from pgcat_cluster.admin.grammar import Dialect, Rights
 from pgcat_cluster.admin.http import HttpEndpoints
 from pgcat_cluster.admin.operations import Operations
 from pgcat_cluster.agreement.cancels import BOOT_BYTES, Answer, CancelKeys, PrefixTable
+from pgcat_cluster.agreement.documents import ServerOverride
 from pgcat_cluster.agreement.effective import Effective, Use
 from pgcat_cluster.agreement.fleet_key import LINE_BYTES_MIN, FleetKey
 from pgcat_cluster.errors import (
@@ -30,6 +30,7 @@ from pgcat_cluster.errors import (
     TooManyClients,
     UnknownDatabase,
 )
+from pgcat_cluster.fleet import alone
 from pgcat_cluster.fleet.cancels import UNDER_WAY_MAX, Cancels
 from pgcat_cluster.health import tilt
 from pgcat_cluster.health.cluster import ClusterHealth, Decision, Restarted
@@ -38,7 +39,7 @@ from pgcat_cluster.health.roles import IdentityChanged, PrimaryChanged
 from pgcat_cluster.net.clock import monotonic_s, tick
 from pgcat_cluster.net.config_file import load
 from pgcat_cluster.net.front import ConsoleFront, Front, certificate_names
-from pgcat_cluster.net.listener import Listener
+from pgcat_cluster.net.listener import Listener, naming
 from pgcat_cluster.net.outgoing import OpenedServer, OpenFailed, ServerAddress, open_server, send_cancel
 from pgcat_cluster.net.provisions import Provisions, provide
 from pgcat_cluster.net.tasks import spawn
@@ -65,8 +66,8 @@ from pgcat_cluster.topology.model import (
     ServerKey,
     Topology,
 )
-from pgcat_cluster.topology.reading import InvalidSettings
-from pgcat_cluster.topology.units import Address, parse_address
+from pgcat_cluster.topology.reading import InvalidSettings, Problem
+from pgcat_cluster.topology.units import parse_address
 from pgcat_cluster.topology.view import NOT_SEEN, ClusterView, View, first_view
 from pgcat_cluster.wire import messages
 from pgcat_cluster.wire.startup import MINOR_VERSION_MAX, CancelRequest, Startup
@@ -94,8 +95,12 @@ class Fellowship(Protocol):
     def waits_for(self) -> str:
         """What is missing before the node can serve; empty when it serves."""
 
-    def agreed(self, cluster: str, primary: str | None) -> Effective:
-        """What each server may be used for, by the fleet and by this node together."""
+    @property
+    def commands(self) -> FleetPort:
+        """All nodes as an operator commands them."""
+
+    def agreed(self, cluster: str, primary: str | None, own: Mapping[str, ServerOverride]) -> Effective:
+        """What each server may be used for; `own` is what operators said to this node alone."""
 
     def news(self) -> None:
         """This node believes something else than before."""
@@ -156,6 +161,8 @@ class Node:
         self.stopped = asyncio.Event()
         self.exit_code = 0
         self.is_draining = False
+        self.generation = 1
+        self.rejected: tuple[Problem, ...] = ()
         self._ticker: asyncio.TimerHandle | None = None
         self._health_ticker: asyncio.Task[None] | None = None
         self._draining: asyncio.Task[None] | None = None
@@ -191,7 +198,7 @@ class Node:
             if node.http:
                 address = parse_address(node.http)
                 self.http = HttpEndpoints(self.operations, host=address.host, port=address.port)
-                with _naming(address):
+                with naming(address):
                     self.http_port = await self.http.start()
         except OSError:
             await self._close()
@@ -208,7 +215,7 @@ class Node:
         node = self.topology.node
         for text in node.listen:
             address = parse_address(text)
-            with _naming(address):
+            with naming(address):
                 listener = Listener(
                     address,
                     reuse_port=node.reuse_port,
@@ -354,8 +361,8 @@ class Node:
             account.pools[server.key].weight = server.weight
         account.view = self.view.clusters[account.settings.cluster]
         on_all_bad = self.topology.clusters[account.settings.cluster].read.on_all_bad
-        # In a fleet the view says already which of the bad may be used: never those an operator took away.
-        account.on_all_bad = "primary" if self.fleet is not None and on_all_bad == "any" else on_all_bad
+        # The view says already which of the bad may be used: never those an operator took away.
+        account.on_all_bad = "primary" if on_all_bad == "any" else on_all_bad
         self.control.place(account)
 
     def _watch(self, cluster: Cluster) -> None:
@@ -429,14 +436,10 @@ class Node:
 
     def _uses(self, cluster: str, leader: str | None) -> dict[str, Use]:
         """What each server may be used for: by the fleet if there is one, else by this node alone."""
-        if self.fleet is not None:
-            return dict(self.fleet.agreed(cluster, leader).servers)
-        servers = self.topology.clusters[cluster].servers
-        return {
-            name: Use(reads=not one.reason, writes=one.writes, weight=servers[name].weight, reason=one.reason)
-            for name, one in self.watches[cluster].health.standings().items()
-            if name in servers
-        }
+        own = self.operations.bans.overrides(cluster)
+        if self.fleet is None:
+            return alone.uses(self.topology.clusters[cluster], self.watches[cluster].health, leader, own)
+        return dict(self.fleet.agreed(cluster, leader, own).servers)
 
     def _use(self, cluster: str, leader: str | None, uses: dict[str, Use], why_no_leader: str) -> None:
         view = self.view.clusters[cluster]
@@ -458,6 +461,7 @@ class Node:
                 view = view.with_weight(name, weight)
             if was == reason:
                 continue
+            self.operations.avoids((cluster, name), bool(reason) and reason != NOT_SEEN)
             view = view.with_server(name, reason)
             if bool(was) != bool(reason):
                 lifecycle(
@@ -508,6 +512,7 @@ class Node:
             except InvalidSettings as error:
                 problems = "; ".join(error.lines())
                 lifecycle(self.log, "config.rejected", level="error", file=str(self.path), problems=problems)
+                self.rejected = error.problems
                 raise ConfigFault(problems) from None
             return await self.adopt(provisions)
 
@@ -518,8 +523,9 @@ class Node:
     async def adopt(self, provisions: Provisions) -> list[str]:
         """Go by another topology from now on; one line a change. One at a time: whoever calls holds `changing`."""
         found = changes.diff(self.topology, provisions.topology)
-        self.provisions = provisions
+        self.provisions, self.rejected = provisions, ()
         await self._apply(found)
+        self.generation += 1
         lines = [str(change) for change in found]
         lifecycle(self.log, "config.applied", changes="; ".join(lines) or "none")
         return lines
@@ -863,15 +869,6 @@ class Node:
         watch = self.watches.get(source.key.cluster)
         if watch is not None:
             watch.traffic_failed(source.key.name, EvidenceClass.REFUSED, reason)
-
-
-@contextlib.contextmanager
-def _naming(address: Address) -> Iterator[None]:
-    """An OSError says which address can not be had."""
-    try:
-        yield
-    except OSError as error:
-        raise OSError(error.errno, f"{address}: {os.strerror(error.errno or 0)}") from error
 
 
 def _is_resting(client: Client) -> bool:

@@ -8,11 +8,13 @@ error in the extended protocol everything up to Sync is skipped, as PostgreSQL d
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 
 import msgspec
 
-from pgcat_cluster.admin import pgbouncer, pgcat
+from pgcat_cluster.admin import fleet_orders, fleet_tables, pgbouncer, pgcat
+from pgcat_cluster.admin.bans import rows_of
 from pgcat_cluster.admin.control import ControlPort, ShutdownMode
 from pgcat_cluster.admin.grammar import (
     NEEDS,
@@ -23,7 +25,8 @@ from pgcat_cluster.admin.grammar import (
     TooLong,
     parse_command,
 )
-from pgcat_cluster.admin.rows import Column, Row, Table, columns, encode_row, sort_rows
+from pgcat_cluster.admin.rows import Column, Result, Row, Table, columns, encode_row, sort_rows
+from pgcat_cluster.agreement.orders import FleetFault
 from pgcat_cluster.errors import Canceled, ConfigFault, Fault, ProtocolViolation, WireError
 from pgcat_cluster.telemetry.averages import History
 from pgcat_cluster.telemetry.redaction import redact
@@ -63,16 +66,6 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
     data: bytes = b""
     action: Callable[[], Awaitable[bytes]] | None = None
-    closes: bool = False
-
-
-class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """What a command gives: rows of its columns or none, then its tag; a notice may come first."""
-
-    tag: str
-    columns: tuple[Column, ...] | None = None
-    rows: Sequence[Row] = ()
-    notice: bytes = b""
     closes: bool = False
 
 
@@ -121,7 +114,20 @@ SHUTDOWN_MODES: dict[str, ShutdownMode] = {
     "WAIT_FOR_SERVERS": "wait_for_servers",
     "WAIT_FOR_CLIENTS": "wait_for_clients",
 }
-_SHOWN = "|".join(subject for name in NEEDS if (subject := name.removeprefix("SHOW ")) in TABLES["pgbouncer"])
+_SHOWN = "|".join(
+    subject
+    for name in NEEDS
+    if (subject := name.removeprefix("SHOW ")) in TABLES["pgbouncer"] | fleet_tables.TABLES
+)
+# The same in both: with FLEET all nodes do it, and the answer comes when they have.
+_FOR_FLEET = (
+    "BAN <server> [<seconds>] FLEET",
+    "UNBAN <server> FLEET",
+    "PAUSE [<db>] FLEET",
+    "RESUME [<db>] FLEET",
+    "RECONNECT [<db>] FLEET",
+    "RELOAD FLEET",
+)
 HELP: dict[Dialect, tuple[str, ...]] = {
     "pgbouncer": (
         f"SHOW HELP|{_SHOWN}",
@@ -130,6 +136,9 @@ HELP: dict[Dialect, tuple[str, ...]] = {
         "PAUSE [<db>]",
         "RESUME [<db>]",
         "RECONNECT [<db>]",
+        "BAN <server> <seconds>",
+        "UNBAN <server>",
+        *_FOR_FLEET,
         "SHUTDOWN [WAIT_FOR_SERVERS|WAIT_FOR_CLIENTS]",
     ),
     "pgcat": (
@@ -139,10 +148,14 @@ HELP: dict[Dialect, tuple[str, ...]] = {
         "PAUSE [<db>, <user>]",
         "RESUME [<db>, <user>]",
         "RECONNECT [<db>]",
+        "BAN <server> <seconds>",
+        "UNBAN <server>",
+        *_FOR_FLEET,
         "SHUTDOWN",
     ),
 }
 _NAME_COLUMN = columns("success", "s")
+_BAN_COLUMNS = columns("db user role host", "ssss")
 
 
 class Console:
@@ -307,8 +320,9 @@ class Console:
 
     # -- commands
 
-    def _error(self, text: str) -> Fault:
-        return BouncerError(text) if self.dialect == "pgbouncer" else CatError(text)
+    def _error(self, text: str, detail: str | None = None, hint: str | None = None) -> Fault:
+        kind = BouncerError if self.dialect == "pgbouncer" else CatError
+        return kind(text, detail=detail, hint=hint)
 
     def _invalid(self, text: str, *, is_show: bool = False) -> Fault:
         if self.dialect == "pgbouncer":
@@ -338,13 +352,21 @@ class Console:
         if command.verb == "SHOW":
             if subject in self._tables:
                 return self._tables[subject].columns
+            if subject in fleet_tables.TABLES:
+                return fleet_tables.TABLES[subject].columns
             return columns(subject.lower(), "s") if subject in SESSION_PARAMETERS else None
+        if command.name in ("BAN", "UNBAN"):
+            return _BAN_COLUMNS
         return _NAME_COLUMN if command.name == "SHUTDOWN" and self.dialect == "pgcat" else None
 
     def _run(self, command: Command) -> Result | Awaitable[Result]:
+        if command.is_for_fleet:
+            return self._order(command)
         match command.verb:
             case "SHOW":
                 return self._show(command)
+            case "BAN" | "UNBAN":
+                return self._ban(command)
             case "SET":
                 return self._set(command)
             case "PAUSE":
@@ -358,17 +380,27 @@ class Console:
             case _:
                 return self._shutdown(command)
 
-    def _show(self, command: Command) -> Result:
+    def _show(self, command: Command) -> Result | Awaitable[Result]:
         subject = command.name.removeprefix("SHOW ")
         if subject == "HELP":
             detail = "".join(f"\n\t{line}" for line in HELP[self.dialect])
             return Result(tag="SHOW", notice=messages.notice("NOTICE", "00000", "Console usage", detail))
         if subject in SESSION_PARAMETERS:
             return Result(tag="SHOW", columns=self._columns(command), rows=[(SESSION_PARAMETERS[subject],)])
+        if subject in fleet_tables.TABLES:
+            return self._show_fleet(subject)
         table = self._tables[subject]
         snapshot = self._control.snapshot(connections=table.needs_connections)
         rows = sort_rows(table.rows(snapshot, self._control.history))
         return Result(tag=table.tag, columns=table.columns, rows=rows)
+
+    async def _show_fleet(self, subject: str) -> Result:
+        table = fleet_tables.TABLES[subject]
+        try:
+            rows = sort_rows(table.rows(await self._control.fleet.overview()))
+        except FleetFault as fault:
+            raise self._error(fault.message, fault.detail, fault.hint) from None
+        return Result(tag="SHOW", columns=table.columns, rows=rows)
 
     def _set(self, command: Command) -> Result:
         if self.dialect == "pgcat":
@@ -390,7 +422,7 @@ class Console:
         scope, tag, snapshot = self._scope(command)
         if self.dialect == "pgcat":
             self._control.pause(*scope)
-            return Result(tag=tag)
+            return Result(tag=tag, notice=self._here_alone(command.name))
         if scope[0] is None and snapshot.state == "paused":
             raise self._error("already suspended/paused")
         if scope[0] is None and snapshot.state == "draining":
@@ -399,25 +431,82 @@ class Console:
 
     async def _drain(self, scope: tuple[str | None, str | None], tag: str) -> Result:
         """Pauses and waits until that has come to rest; if it is interrupted in any way, it is undone."""
-        self._is_canceled = False
         is_drained = False
         self._control.pause(*scope)
         try:
-            async with asyncio.timeout(self._command_timeout_s) as self._wait:
+            async with self._patience(f"{tag} gave up after {self._command_timeout_s:g} s and was undone"):
                 await self._control.drained(*scope)
                 is_drained = True
+        finally:
+            if not is_drained:
+                self._control.resume(*scope)
+        return Result(tag=tag, notice=self._here_alone(tag))
+
+    @asynccontextmanager
+    async def _patience(self, too_late: str) -> AsyncIterator[None]:
+        """A limit in time for what a command waits for, which a cancel request ends at once."""
+        self._is_canceled = False
+        try:
+            async with asyncio.timeout(self._command_timeout_s) as self._wait:
+                yield
         except TimeoutError:
             if self._is_canceled:
                 raise Canceled() from None
-            raise self._error(f"{tag} gave up after {self._command_timeout_s:g} s and was undone") from None
+            raise self._error(too_late) from None
         finally:
             self._wait = None
-            if not is_drained:
-                self._control.resume(*scope)
-        return Result(tag=tag)
+
+    async def _order(self, command: Command) -> Result:
+        """A command for all nodes: it answers when they obey, or names those that do not."""
+        control, name = self._control, command.name
+        by = f"{self.user} on {control.snapshot(connections=False).name}"
+        try:
+            async with self._patience(f"{name} FLEET gave up after {self._command_timeout_s:g} s"):
+                obeyed = await fleet_orders.order(command, control, by)
+        except FleetFault as fault:
+            raise self._error(fault.message, fault.detail, fault.hint) from None
+        except ConfigFault as fault:
+            raise self._reload_failed(fault) from None
+        shape = self._columns(command)
+        rows: list[Row] = []
+        if shape is not None:
+            snapshot = control.snapshot(connections=False)
+            rows = sort_rows(rows_of(snapshot, fleet_orders.servers(snapshot, command.arguments[0])))
+        return Result(tag=name, columns=shape, rows=rows, notice=fleet_orders.notice(control, obeyed))
+
+    def _ban(self, command: Command) -> Result:
+        """PgCat's BAN and UNBAN: this node alone, for so many seconds."""
+        snapshot = self._control.snapshot(connections=False)
+        try:
+            if command.name == "BAN":
+                if len(command.arguments) != 2:
+                    raise FleetFault("usage: BAN hostname duration_seconds")
+                length_s = fleet_orders.seconds(command.arguments[1])
+                places = fleet_orders.servers(snapshot, command.arguments[0])
+                self._control.ban(places, length_s, self.user)
+            else:
+                if len(command.arguments) != 1:
+                    raise FleetFault("UNBAN command requires a hostname to unban")
+                places = self._control.unban(fleet_orders.servers(snapshot, command.arguments[0]))
+                if not places:
+                    fleet_orders.check_not_avoided(snapshot, command.arguments[0])
+        except FleetFault as fault:
+            raise self._error(fault.message, fault.detail, fault.hint) from None
+        rows = sort_rows(rows_of(self._control.snapshot(connections=False), places))
+        notice = self._here_alone(command.name)
+        return Result(tag=command.name, columns=_BAN_COLUMNS, rows=rows, notice=notice)
+
+    def _here_alone(self, name: str) -> bytes:
+        """A node of a fleet says that the others go on as they did."""
+        if self._control.fleet.is_alone:
+            return b""
+        return messages.notice("NOTICE", "00000", f"on this node alone; {name} … FLEET is for all nodes")
 
     def _resume(self, command: Command) -> Result:
         scope, tag, snapshot = self._scope(command)
+        if held := sorted(name for name in self._control.fleet.paused if scope[0] in (None, name)):
+            text = f"paused for the whole fleet: {', '.join(held)}"
+            raise self._error(text, hint="RESUME [<db>] FLEET takes that back.")
         if self.dialect == "pgbouncer":
             paused = {database.name for database in snapshot.databases if database.is_paused}
             if scope[0] is None and snapshot.state != "paused":
@@ -438,12 +527,12 @@ class Console:
         try:
             await self._control.reload()
         except ConfigFault as fault:
-            reason = redact(str(fault))
-            text = "RELOAD failed, see logs for additional details"
-            if self.dialect == "pgcat":
-                raise CatError(text, detail=reason) from None
-            raise ConfigFault(text, detail=reason) from None
+            raise self._reload_failed(fault) from None
         return Result(tag="RELOAD")
+
+    def _reload_failed(self, fault: ConfigFault) -> Fault:
+        text, reason = "RELOAD failed, see logs for additional details", redact(str(fault))
+        return (CatError if self.dialect == "pgcat" else ConfigFault)(text, detail=reason)
 
     def _shutdown(self, command: Command) -> Result:
         if self.dialect == "pgcat":

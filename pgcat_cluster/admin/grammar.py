@@ -31,6 +31,12 @@ NEEDS: dict[str, Rights] = {
     "SHOW STATS_AVERAGES": "stats",
     "SHOW TOTALS": "stats",
     "SHOW PINS": "stats",
+    "SHOW BANS": "stats",
+    "SHOW FLEET": "stats",
+    "SHOW FLEET BANS": "stats",
+    "SHOW FLEET OVERRIDES": "stats",
+    "SHOW NODES": "stats",
+    "SHOW VERDICTS": "stats",
     "SHOW FDS": "admin",
     # Session parameters that drivers ask for; they answer constants.
     "SHOW CLIENT_ENCODING": "stats",
@@ -42,9 +48,13 @@ NEEDS: dict[str, Rights] = {
     "RESUME": "admin",
     "RECONNECT": "admin",
     "RELOAD": "admin",
+    "BAN": "admin",
+    "UNBAN": "admin",
     "SHUTDOWN": "admin",
     "SET": "admin",
 }
+# What can be meant for all nodes at once, by FLEET as the last word.
+FOR_FLEET = frozenset({"BAN", "UNBAN", "PAUSE", "RESUME", "RECONNECT", "RELOAD"})
 
 _WORD = re.compile(r"""\s*(?:"((?:[^"]|"")*)"|'((?:[^']|'')*)'|([^\s"';=,]+)|([=,]))""")
 _END = re.compile(r"\s*;?\s*\Z")
@@ -61,12 +71,14 @@ class TooLong(ValueError):
 class Command(msgspec.Struct, frozen=True, kw_only=True):
     """One command. `name` is its verb, for SHOW with the subject; both are upper case.
 
-    `arguments` are the other words without their quotes; commas and equal signs stand as words.
+    `arguments` are the other words without their quotes; commas and equal signs stand as words. `is_for_fleet`:
+    the last word was FLEET, without quotes, behind a verb that can be meant so; it is no argument then.
     """
 
     text: str
     name: str
     arguments: tuple[str, ...] = ()
+    is_for_fleet: bool = False
 
     @property
     def verb(self) -> str:
@@ -76,6 +88,7 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
 def parse_command(text: str) -> Command:
     """Raises Malformed, or TooLong. `SELECT x` means `SHOW x`."""
     words: list[str] = []
+    is_bare = False
     position = 0
     while not _END.match(text, position):
         match = _WORD.match(text, position)
@@ -88,6 +101,7 @@ def parse_command(text: str) -> Command:
             words.append(single.replace("''", "'"))
         else:
             words.append(bare or mark)
+        is_bare = bare is not None
         position = match.end()
     if not words:
         raise Malformed(text)
@@ -98,5 +112,12 @@ def parse_command(text: str) -> Command:
     if any(len(word) > limit for word in words[1:]):
         raise TooLong(text)
     if verb not in ("SHOW", "SELECT"):
-        return Command(text=text, name=verb, arguments=tuple(words[1:]))
-    return Command(text=text, name=" ".join(("SHOW", *words[1:2])).upper(), arguments=tuple(words[2:]))
+        is_for_fleet = verb in FOR_FLEET and is_bare and len(words) > 1 and words[-1].upper() == "FLEET"
+        arguments = words[1:-1] if is_for_fleet else words[1:]
+        return Command(text=text, name=verb, arguments=tuple(arguments), is_for_fleet=is_for_fleet)
+    subject_words = 2 if words[1:2] and words[1].upper() == "FLEET" else 1
+    return Command(
+        text=text,
+        name=" ".join(("SHOW", *words[1 : 1 + subject_words])).upper(),
+        arguments=tuple(words[1 + subject_words :]),
+    )

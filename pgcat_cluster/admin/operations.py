@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from msgspec import Struct
 
 from pgcat_cluster import __version__
-from pgcat_cluster.admin.control import ShutdownMode
+from pgcat_cluster.admin.alone import Alone
+from pgcat_cluster.admin.bans import LocalBan, LocalBans
+from pgcat_cluster.admin.control import FleetPort, ShutdownMode
+from pgcat_cluster.agreement.orders import Place
 from pgcat_cluster.health.cluster import ClusterHealth
 from pgcat_cluster.net.clock import monotonic_s, wall_s
 from pgcat_cluster.relay.build import build_kind
@@ -19,11 +23,11 @@ from pgcat_cluster.session.account import Account
 from pgcat_cluster.session.control import Control
 from pgcat_cluster.telemetry.averages import History
 from pgcat_cluster.telemetry.logs import LineWriter, get_logger, lifecycle
-from pgcat_cluster.telemetry.snapshot import NodeSnapshot, NodeState, Setting
+from pgcat_cluster.telemetry.snapshot import Avoidance, NodeSnapshot, NodeState, Setting
 from pgcat_cluster.telemetry.taking import ConsoleVisit, Facts, take
 from pgcat_cluster.topology.diff import BOUND_AT_START
 from pgcat_cluster.topology.model import PoolKey, Topology
-from pgcat_cluster.topology.reading import Path, dotted
+from pgcat_cluster.topology.reading import Path, Problem, dotted
 from pgcat_cluster.topology.showing import parts_in_force, rows_in_force
 from pgcat_cluster.topology.view import View
 
@@ -43,13 +47,25 @@ class Door(Protocol):
     def port(self) -> int: ...
 
 
+class Fellow(Protocol):
+    """What is asked of a node's part in a fleet."""
+
+    @property
+    def commands(self) -> FleetPort: ...
+
+
 class NodePort(Protocol):
     """What is asked of the node itself."""
 
     name: str
     is_draining: bool
+    generation: int
+    rejected: tuple[Problem, ...]
     view: View
     control: Control
+
+    @property
+    def fleet(self) -> Fellow | None: ...
 
     @property
     def topology(self) -> Topology: ...
@@ -72,6 +88,8 @@ class NodePort(Protocol):
     @property
     def listeners(self) -> Sequence[Door]: ...
 
+    def heed(self, cluster: str) -> None: ...
+
     async def reload(self) -> list[str]: ...
 
     def shutdown(self, mode: ShutdownMode) -> None: ...
@@ -86,6 +104,7 @@ class Operations:
     def __init__(self, node: NodePort) -> None:
         self.node = node
         self.history = History()
+        self.bans = LocalBans()
         self.writer: LineWriter | None = None
         self.log = get_logger()
         self._build = build_kind()
@@ -95,6 +114,13 @@ class Operations:
         self._shown: tuple[Topology, tuple[Setting, ...]] | None = None
         self._rows: dict[Path, tuple[Struct, tuple[Setting, ...]]] = {}
         self._ticks: list[asyncio.Future[None]] = []
+        self._avoided_at: dict[Place, float] = {}
+        self._alone = Alone(node, self)
+
+    @property
+    def fleet(self) -> FleetPort:
+        """All nodes; a node that goes by a file is all there are."""
+        return self._alone if self.node.fleet is None else self.node.fleet.commands
 
     def tick(self, now: float) -> None:
         """Called by the node every 50 ms."""
@@ -102,6 +128,8 @@ class Operations:
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_result(None)
+        for place in self.bans.expired(now):
+            self.unban([place])
         if now - self._observed_s >= OBSERVE_S:
             self._observed_s = now
             self.history.observe(self.snapshot(connections=False, settings=False))
@@ -128,8 +156,23 @@ class Operations:
             standings={name: watch.health.standings() for name, watch in node.watches.items()},
             consoles=node.consoles,
             waits_for=node.waits_for,
+            avoidances=self._avoidances(now_s),
         )
         return take(facts, connections=connections)
+
+    def _avoidances(self, now_s: float) -> dict[Place, Avoidance]:
+        clusters = self.node.topology.clusters
+        for gone in [
+            (c, s) for c, s in self._avoided_at if c not in clusters or s not in clusters[c].servers
+        ]:
+            del self._avoided_at[gone]
+        found = {}
+        for place, at_s in self._avoided_at.items():
+            ban = self.bans.of(place)
+            length_s = None if ban is None else ban.length_s
+            left_s = None if ban is None or length_s is None else max(0, round(ban.until_s - now_s))
+            found[place] = Avoidance(at_s=at_s, length_s=length_s, left_s=left_s)
+        return found
 
     def _state(self) -> NodeState:
         return "draining" if self.node.is_draining else "paused" if self._is_paused else "active"
@@ -179,6 +222,35 @@ class Operations:
         """Whether a pool that is new is paused from its beginning: so is its whole database, or the node."""
         others = self._scope(key.database, None)
         return self._is_paused or (bool(others) and all(_desk(other).paused for other in others))
+
+    # -- bans of this node alone ---------------------------------------------------------------------------
+
+    def ban(self, servers: Sequence[Place], length_s: int | None, by: str) -> None:
+        until_s = monotonic_s() + length_s if length_s is not None else math.inf
+        for place in servers:
+            self.bans.put(place, LocalBan(length_s=length_s, until_s=until_s, by=by))
+            lifecycle(
+                self.log, "server.banned", server="/".join(place), scope="node", by=by, length_s=length_s
+            )
+        self._heed(servers)
+
+    def unban(self, servers: Sequence[Place]) -> list[Place]:
+        lifted = [place for place in servers if self.bans.lift(place)]
+        for place in lifted:
+            lifecycle(self.log, "server.unbanned", server="/".join(place), scope="node")
+        self._heed(lifted)
+        return lifted
+
+    def avoids(self, server: Place, is_avoided: bool) -> None:
+        """Clients are kept away from a server, or not any more; since when is told."""
+        if is_avoided:
+            self._avoided_at.setdefault(server, wall_s())
+        else:
+            self._avoided_at.pop(server, None)
+
+    def _heed(self, servers: Sequence[Place]) -> None:
+        for cluster in {cluster for cluster, _ in servers}:
+            self.node.heed(cluster)
 
     # -- everything else -----------------------------------------------------------------------------------
 

@@ -5,6 +5,8 @@ Statistics are per server and user here, and bytes are counted from the servers'
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 from pgcat_cluster.admin.rows import Row, Table, columns
 from pgcat_cluster.telemetry.averages import History
 from pgcat_cluster.telemetry.places import places
@@ -196,6 +198,36 @@ def _lists(snapshot: NodeSnapshot, history: History) -> list[Row]:
     ]
 
 
+def _bans(snapshot: NodeSnapshot, history: History) -> list[Row]:
+    """Whatever keeps clients of this node away from a server: operators, the fleet, or what it saw itself."""
+    rows: list[Row] = []
+    for place in places(snapshot):
+        backend, avoidance = place.backend, place.backend.avoidance
+        if not backend.is_avoided or backend.role == "unknown":
+            continue
+        length_s = avoidance.length_s if avoidance else None
+        left_s = avoidance.left_s if avoidance else None
+        rows.append(
+            (
+                place.pool.database,
+                place.pool.user,
+                backend.role,
+                backend.host,
+                backend.reason if length_s is None else f"AdminBan({length_s})",
+                _time(avoidance.at_s) if avoidance else None,
+                # Nobody knows how long the others will last.
+                None if length_s is None else str(length_s),
+                None if left_s is None else str(left_s),
+            )
+        )
+    return rows
+
+
+def _time(at_s: float) -> str:
+    """With nanoseconds, which the original prints."""
+    return datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%d %H:%M:%S.%f000")
+
+
 def _users(snapshot: NodeSnapshot, history: History) -> list[Row]:
     return [(pool.user, pool.mode) for pool in snapshot.pools]
 
@@ -246,6 +278,13 @@ TABLES: dict[str, Table] = {
             "sss" + 16 * "N",
         ),
         rows=_stats,
+    ),
+    "BANS": Table(
+        columns=columns(
+            "db user role host reason ban_time ban_duration_seconds ban_remaining_seconds", 8 * "s"
+        ),
+        rows=_bans,
+        tag="SHOW BANS",
     ),
     "LISTS": Table(columns=columns("list items", "si"), rows=_lists),
     "USERS": Table(columns=columns("name pool_mode", "ss"), rows=_users),

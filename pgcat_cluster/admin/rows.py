@@ -39,6 +39,16 @@ class Table(msgspec.Struct, frozen=True, kw_only=True):
     tag: str = "SHOW"
 
 
+class Result(msgspec.Struct, frozen=True, kw_only=True):
+    """What a command gives: rows of its columns or none, then its tag; a notice may come first."""
+
+    tag: str
+    columns: tuple[Column, ...] | None = None
+    rows: Sequence[Row] = ()
+    notice: bytes = b""
+    closes: bool = False
+
+
 def columns(names: str, letters: str) -> tuple[Column, ...]:
     """Columns from their names, separated by blanks, and one type letter each."""
     return tuple(

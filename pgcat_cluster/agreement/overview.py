@@ -25,6 +25,7 @@ from pgcat_cluster.agreement.documents import (
     Status,
     StoreOverride,
     Undecodable,
+    Verdict,
     decode,
     decode_override,
 )
@@ -73,6 +74,18 @@ class BanView(Struct, frozen=True, kw_only=True):
     since_rev: int
 
 
+class VerdictView(Struct, frozen=True, kw_only=True):
+    """What one juror published about a server; `gen` is the generation it ran then."""
+
+    server: str
+    node: str
+    v: str
+    why: tuple[str, ...]
+    since_rev: int
+    gen: int
+    zone: str
+
+
 class OverrideView(Struct, frozen=True, kw_only=True):
     """`doubt` says why it does nothing."""
 
@@ -93,6 +106,7 @@ class Overview(Struct, frozen=True, kw_only=True):
     nodes: tuple[NodeView, ...]
     lost_seats: tuple[str, ...]
     bans: tuple[BanView, ...]
+    verdicts: tuple[VerdictView, ...]
     overrides: tuple[OverrideView, ...]
 
 
@@ -133,6 +147,19 @@ def overview(keys: Keys, memory: Memory) -> Overview:
             )
             for row in memory.under(keys.ban_prefix)
             if (named := keys.named(row.key)) and (ban := _decoded(row, Ban))
+        ),
+        verdicts=tuple(
+            VerdictView(
+                server="/".join(named.names[:2]),
+                node=named.names[-1],
+                v=verdict.v,
+                why=verdict.why,
+                since_rev=verdict.since_rev,
+                gen=verdict.gen,
+                zone=verdict.zone,
+            )
+            for row in memory.under(keys.verdict_prefix)
+            if (named := keys.named(row.key)) and (verdict := _decoded(row, Verdict))
         ),
         overrides=tuple(_override(keys, row) for row in memory.under(keys.override)),
     )

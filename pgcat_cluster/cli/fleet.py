@@ -536,7 +536,7 @@ def accept_store(place: Place, reason: str) -> None:
 @_AS_JSON
 @_placed
 def status(place: Place, *, as_json: bool) -> None:
-    """Show what is in force, what became of the newest edit, and every node, ban and override."""
+    """Show what is in force, what became of the newest edit, and every node, ban, verdict and override."""
 
     async def read(operator: Operator) -> Overview:
         return (await operator.must_exist()).view

@@ -72,6 +72,12 @@ def show_status(view: Overview) -> None:
         ]  # fmt: skip
         headings = ("banned server", "scope", "state", "why", "votes", "strikes", "since revision")
         console.print(_table(headings, rows))
+    if view.verdicts:
+        judged = [
+            (one.server, one.v, ", ".join(one.why), one.node, one.zone, str(one.since_rev))
+            for one in view.verdicts
+        ]
+        console.print(_table(("server", "verdict", "why", "of node", "zone", "since revision"), judged))
     if view.overrides:
         said = [
             (one.target, one.says or "(nothing)", one.reason, one.by, one.doubt, str(one.rev))

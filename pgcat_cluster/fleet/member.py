@@ -16,7 +16,15 @@ from pgcat_cluster.agreement.bundles import Judge, hash_of
 from pgcat_cluster.agreement.cancels import Neighbour, PrefixTable
 from pgcat_cluster.agreement.cases import Court, Electorate, bans_of, departed, electorate
 from pgcat_cluster.agreement.coordinator import Election
-from pgcat_cluster.agreement.documents import Accepted, Ban, Live, Undecodable, decode, encode
+from pgcat_cluster.agreement.documents import (
+    Accepted,
+    Ban,
+    Live,
+    ServerOverride,
+    Undecodable,
+    decode,
+    encode,
+)
 from pgcat_cluster.agreement.effective import Effective, LocalOpinion, effective, ramp
 from pgcat_cluster.agreement.effects import Alarm, Commit, Effect, Fetch, Preflight, Run, Say
 from pgcat_cluster.agreement.jury import reaches
@@ -195,8 +203,11 @@ class Member:
             return f"the fleet has accepted no documents yet{why}"
         return "the accepted documents are being taken in"
 
-    def agreed(self, cluster: str, primary: str | None) -> Effective:
-        """What each server of a cluster may be used for: by what is agreed, and by what this node sees."""
+    def agreed(self, cluster: str, primary: str | None, own: Mapping[str, ServerOverride]) -> Effective:
+        """What each server of a cluster may be used for: by what is agreed, and by what this node sees.
+
+        `own` is what operators said to this node alone; it counts before what they said to all.
+        """
         topology, health = self._house.topology, self._house.healths[cluster]
         now = self._now_s()
         opinions = {
@@ -219,7 +230,7 @@ class Member:
             topology.clusters[cluster],
             bans=bans,
             primary=primary,
-            overrides=self.overrides.of_cluster(cluster),
+            overrides={**self.overrides.of_cluster(cluster), **own},
             zone=self.membership.live.zone,
             opinions=opinions,
             ramps=ramps,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
+import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from pgcat_cluster.net.outgoing import keep_alive
 from pgcat_cluster.topology.settings import Tcp
@@ -78,3 +80,12 @@ class Listener:
             self._is_open = False
             self._loop.remove_reader(self._sock.fileno())
             self._sock.close()
+
+
+@contextlib.contextmanager
+def naming(address: Address) -> Iterator[None]:
+    """An OSError says which address can not be had."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, f"{address}: {os.strerror(error.errno or 0)}") from error

@@ -141,11 +141,19 @@ class UserSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     max_clients: int = 0
 
 
+class Avoidance(msgspec.Struct, frozen=True, kw_only=True):
+    """Since when clients are kept away from a server; for how long is known only of an operator's ban."""
+
+    at_s: float
+    length_s: int | None = None
+    left_s: int | None = None
+
+
 class BackendSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """One PostgreSQL server: its role, and what this node thinks of it.
 
-    `opinion` is the detector's word for it and `reason` says why; `is_avoided` says whether clients are kept
-    away. `lag_…` is None where it is not known or has no meaning.
+    `opinion` is the detector's word for it; `is_avoided` says whether clients are kept away, by whomever, and
+    `reason` why, or what else is not well. `lag_…` is None where it is not known or has no meaning.
     """
 
     name: str
@@ -156,6 +164,7 @@ class BackendSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     opinion: str
     reason: str = ""
     is_avoided: bool = False
+    avoidance: Avoidance | None = None
     lag_bytes: int | None = None
     lag_s: float | None = None
 

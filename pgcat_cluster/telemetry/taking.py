@@ -20,6 +20,7 @@ from pgcat_cluster.relay.server import Server
 from pgcat_cluster.relay.stock import Pool
 from pgcat_cluster.session.account import Account, Backend, Source, Visitor
 from pgcat_cluster.telemetry.snapshot import (
+    Avoidance,
     BackendSnapshot,
     ClientCounts,
     ClientSnapshot,
@@ -75,6 +76,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     views: Mapping[str, ClusterView]
     standings: Mapping[str, Mapping[str, Standing]]
     consoles: Mapping[Client, ConsoleVisit]
+    avoidances: Mapping[tuple[str, str], Avoidance]
     waits_for: str = ""  # what a node of a fleet lacks before it can serve anybody
 
 
@@ -322,12 +324,16 @@ def _backends(facts: Facts) -> tuple[BackendSnapshot, ...]:
         standings = facts.standings.get(name, {})
         for server in view.servers.values():
             found[str(server.key)] = _backend(
-                server.key, _role(view, server.key), standings.get(server.key.name), server.why_not
+                server.key,
+                _role(view, server.key),
+                standings.get(server.key.name),
+                server.why_not,
+                facts.avoidances.get((name, server.key.name)),
             )
     for account in facts.accounts.values():
         for key in account.pools:
             if str(key) not in found:
-                found[str(key)] = _backend(key, "unknown", None, "removed")
+                found[str(key)] = _backend(key, "unknown", None, "removed", None)
     return tuple(found.values())
 
 
@@ -337,8 +343,11 @@ def _role(view: ClusterView, key: ServerKey) -> Role:
     return "unknown" if view.servers[key.name].why_not == NOT_SEEN else "replica"
 
 
-def _backend(key: ServerKey, role: Role, standing: Standing | None, why_not: str) -> BackendSnapshot:
-    reason = why_not if standing is None else standing.reason
+def _backend(
+    key: ServerKey, role: Role, standing: Standing | None, why_not: str, avoidance: Avoidance | None
+) -> BackendSnapshot:
+    own_reason = why_not if standing is None else standing.reason
+    reason = own_reason if role == "primary" else why_not or own_reason
     lag = standing.lag if standing is not None else None
     return BackendSnapshot(
         name=str(key),
@@ -349,6 +358,7 @@ def _backend(key: ServerKey, role: Role, standing: Standing | None, why_not: str
         opinion="unknown" if standing is None else standing.opinion.state.value,
         reason=reason or "",
         is_avoided=bool(why_not) if role != "primary" else standing is not None and not standing.writes,
+        avoidance=avoidance,
         lag_bytes=None if lag is None else lag.lag_bytes,
         lag_s=None if lag is None else lag.lag_s,
     )

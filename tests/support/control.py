@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import msgspec
 
+from pgcat_cluster.admin.bans import LocalBans
 from pgcat_cluster.admin.console import Answer, Console
+from pgcat_cluster.agreement.documents import DesiredStatus, Finding
+from pgcat_cluster.agreement.orders import Obeyed, Place
+from pgcat_cluster.agreement.overview import (
+    AcceptedView,
+    BanView,
+    NodeView,
+    OverrideView,
+    Overview,
+    VerdictView,
+)
 from pgcat_cluster.errors import Fault
 from pgcat_cluster.telemetry.averages import History
 from pgcat_cluster.telemetry.snapshot import (
+    Avoidance,
     BackendSnapshot,
     ClientCounts,
     ClientSnapshot,
@@ -28,6 +41,28 @@ from pgcat_cluster.telemetry.snapshot import (
 # 2026-01-02 03:04:05 UTC
 TAKEN_AT_S = 1767323045.0
 SECRETS = ("hunter2", "SCRAM-SHA-256$4096:c2FsdA==$stored:server", "s3cr3t", "md5" + "0123456789abcdef" * 2)
+
+
+def node_view(node: str, **facts: Any) -> NodeView:
+    """A node that runs generation 41."""
+    return NodeView(
+        **{
+            "node": node,
+            "state": "serving",
+            "zone": "a",
+            "host": "h",
+            "addr": "10.0.0.9:6432",
+            "version": "0.1.0",
+            "active": 41,
+            "is_lagging": False,
+            "suspects_itself": False,
+            "nack": (),
+            "unusable": (),
+            "warn": (),
+            **facts,
+        }
+    )
+
 
 SNAPSHOT = NodeSnapshot(
     name="n1",
@@ -140,6 +175,7 @@ SNAPSHOT = NodeSnapshot(
             opinion="bad",
             reason="refused",
             is_avoided=True,
+            avoidance=Avoidance(at_s=TAKEN_AT_S - 10),
         ),
     ),
     clients=(
@@ -209,12 +245,102 @@ SNAPSHOT = NodeSnapshot(
 )
 
 
+# What all nodes are at one moment: n2 objects to what is desired, n3 is lost.
+OVERVIEW = Overview(
+    fleet="eu",
+    revision=90,
+    accepted=AcceptedView(gen=41, rev=80, digest="aa"),
+    desired=DesiredStatus(rev=88, digest="bb", state="rejected", why="1 of 2 nodes"),
+    coordinator="n1.00000001",
+    nodes=(
+        node_view(
+            "n1.00000001", is_valid=True, warn=(Finding(key="config/pools/app", path="size", msg="is large"),)
+        ),
+        node_view(
+            "n2.00000002",
+            is_valid=False,
+            nack=(Finding(key="config/clusters/c", path="servers.r2", msg=f"was {SECRETS[3]}"),),
+        ),
+    ),
+    lost_seats=("n3",),
+    bans=(
+        BanView(
+            server="c/r2",
+            scope="fleet",
+            state="banned",
+            why=("refused",),
+            votes=("n1.00000001", "n2.00000002"),
+            need=2,
+            jury=3,
+            strikes=1,
+            since_rev=70,
+        ),
+    ),
+    verdicts=(
+        VerdictView(
+            server="c/r2", node="n1.00000001", v="bad", why=("refused",), since_rev=69, gen=41, zone="a"
+        ),
+    ),
+    overrides=(
+        OverrideView(target="c/r1", says="drain", reason="disk", by="on call", rev=60),
+        OverrideView(target="_pool/app", says="pause", reason="", by="op on n1", rev=61),
+        OverrideView(target="c/r9", says="", reason="", by="", rev=62, doubt="is no override"),
+    ),
+)
+
+
+class FakeFleet:
+    """Obeys with two nodes, or raises `fault`; writes down what was ordered."""
+
+    def __init__(self, *, is_alone: bool = False) -> None:
+        self.is_alone = is_alone
+        self.calls: list[tuple[object, ...]] = []
+        self.paused: frozenset[str] = frozenset()
+        self.fault: Exception | None = None
+        self.obeyed = Obeyed(nodes=("n1.00000001", "n2.00000002"))
+        self.is_obeyed = asyncio.Event()
+        self.is_obeyed.set()
+
+    async def overview(self) -> Overview:
+        if self.fault is not None:
+            raise self.fault
+        return OVERVIEW
+
+    async def _order(self, *call: object) -> Obeyed:
+        self.calls.append(call)
+        if self.fault is not None:
+            raise self.fault
+        await self.is_obeyed.wait()
+        return self.obeyed
+
+    async def ban(self, servers: Sequence[Place], length_s: int | None, by: str) -> Obeyed:
+        return await self._order("ban", list(servers), length_s, by)
+
+    async def unban(self, servers: Sequence[Place]) -> Obeyed:
+        return await self._order("unban", list(servers))
+
+    async def pause(self, database: str | None, by: str) -> Obeyed:
+        return await self._order("pause", database, by)
+
+    async def resume(self, database: str | None) -> Obeyed:
+        return await self._order("resume", database)
+
+    async def reconnect(self, database: str | None, by: str) -> Obeyed:
+        return await self._order("reconnect", database, by)
+
+    async def reload(self) -> Obeyed:
+        return await self._order("reload")
+
+
 class FakeControl:
     """Answers with `now`, which a test may replace, and writes down every call that acts."""
 
-    def __init__(self, now: NodeSnapshot = SNAPSHOT) -> None:
+    def __init__(self, now: NodeSnapshot = SNAPSHOT, fleet: FakeFleet | None = None) -> None:
         self.now = now
         self.history = History()
+        self.bans = LocalBans()
+        self.fleet = fleet or FakeFleet(is_alone=True)
+        self.lifted: list[Place] = []
         self.calls: list[tuple[object, ...]] = []
         self.is_drained = asyncio.Event()
         self.is_waited_for = asyncio.Event()
@@ -241,6 +367,13 @@ class FakeControl:
         self.calls.append(("reload",))
         if self.reload_fault is not None:
             raise self.reload_fault
+
+    def ban(self, servers: Sequence[Place], length_s: int | None, by: str) -> None:
+        self.calls.append(("ban", list(servers), length_s, by))
+
+    def unban(self, servers: Sequence[Place]) -> list[Place]:
+        self.calls.append(("unban", list(servers)))
+        return self.lifted
 
     def shutdown(self, mode: str) -> None:
         self.calls.append(("shutdown", mode))

@@ -15,6 +15,7 @@ import pytest
 from pgcat_cluster.admin.operations import Operations
 from pgcat_cluster.agreement.cancels import CancelKeys
 from pgcat_cluster.agreement.fleet_key import FleetKey
+from pgcat_cluster.agreement.orders import FleetFault
 from pgcat_cluster.errors import ServerUnreachable
 from pgcat_cluster.net.clock import monotonic_s, wall_s
 from pgcat_cluster.net.tasks import spawn
@@ -36,7 +37,7 @@ from pgcat_cluster.telemetry.snapshot import (
 )
 from pgcat_cluster.telemetry.taking import ConsoleVisit
 from pgcat_cluster.topology.model import PoolKey, ServerKey, Topology, build
-from pgcat_cluster.topology.reading import parse
+from pgcat_cluster.topology.reading import Problem, parse
 from pgcat_cluster.topology.view import View, first_view
 from pgcat_cluster.wire import messages
 
@@ -90,6 +91,9 @@ class House:
         self.name = "n1"
         self.is_draining = False
         self.waits_for = ""
+        self.fleet = None
+        self.generation = 1
+        self.rejected: tuple[Problem, ...] = ()
         self.topology: Topology = build(parse(text, "node.toml"), lambda reference: PASSWORD)
         self.view: View = first_view(self.topology)
         self.control = Control(
@@ -173,6 +177,9 @@ class House:
     async def reload(self) -> list[str]:
         self.asked.append("reload")
         return []
+
+    def heed(self, cluster: str) -> None:
+        self.asked.append(("heed", cluster))
 
     def shutdown(self, mode: str) -> None:
         self.asked.append(mode)
@@ -537,3 +544,68 @@ def test_primary_and_replica_are_asked_by_role(house: House) -> None:
     desk = house.accounts[SHOP].desk
     assert [pool.key for pool in desk.primary.pools] == ["p1"]
     assert (desk.replica.role, [pool.key for pool in desk.replica.pools]) == (marks.REPLICA, ["r1"])
+
+
+# -- bans of this node alone, and the fleet of one
+
+
+def test_a_ban_of_this_node_counts_until_its_time_is_up(house: House) -> None:
+    operations = house.operations
+    operations.ban([("main", "r1")], 60, "op")
+    assert {server: one.action for server, one in operations.bans.overrides("main").items()} == {"r1": "ban"}
+    assert operations.bans.overrides("other") == {}
+    now = monotonic_s()
+    operations.avoids(("main", "r1"), True)
+    operations.avoids(("main", "gone"), True)
+    (r1,) = [one for one in operations.snapshot(connections=False).backends if one.name == "main/r1"]
+    assert r1.avoidance is not None
+    assert (r1.avoidance.length_s, r1.avoidance.left_s) in ((60, 60), (60, 59))
+    operations.tick(now + 59)
+    assert operations.bans.overrides("main") != {}
+    operations.tick(now + 61)
+    assert operations.bans.overrides("main") == {}
+    assert house.asked == [("heed", "main"), ("heed", "main")]
+    assert operations.unban([("main", "r1")]) == []
+    assert house.asked == [("heed", "main"), ("heed", "main")]
+
+
+async def test_a_node_that_goes_by_a_file_is_a_fleet_of_one(house: House) -> None:
+    fleet = house.operations.fleet
+    view = await fleet.overview()
+    (node,) = view.nodes
+    assert (node.node, node.state, node.active, node.is_valid, node.addr) == (
+        *("n1", "serving", 1, True),
+        "127.0.0.1:6000",
+    )
+    assert (view.coordinator, view.desired.state, view.overrides) == ("n1", "accepted", ())
+    house.rejected = (Problem("pools.shop.size", "is wrong"),)
+    await fleet.ban([("main", "r1")], None, "op on n1")
+    await fleet.pause("books", "op on n1")
+    view = await fleet.overview()
+    assert view.desired.state == "rejected"
+    assert [(one.key, one.path, one.msg) for one in view.nodes[0].nack] == [
+        ("file", "pools.shop.size", "is wrong")
+    ]
+    assert [(one.target, one.says, one.by) for one in view.overrides] == [
+        ("main/r1", "ban", "op on n1"),
+        ("_pool/books", "pause", ""),
+    ]
+    assert (await fleet.unban([("main", "r1")])).nodes == ("n1",)
+    with pytest.raises(FleetFault, match="that is not banned"):
+        await fleet.unban([("main", "r1")])
+    await fleet.resume(None)
+    assert (await fleet.overview()).overrides == ()
+    await fleet.reload()
+    assert house.asked[-1] == "reload"
+
+
+async def test_a_fleet_of_one_undoes_a_pause_that_is_interrupted(house: House) -> None:
+    client, _link = house.client(), house.link()
+    ask(client, "update t set a = 1")
+    pausing = spawn(house.operations.fleet.pause("shop", "op"), "pause")
+    await asyncio.sleep(0)
+    assert house.pool().is_paused
+    pausing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await pausing
+    assert not house.pool().is_paused

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
+from pgcat_cluster.admin import fleet_tables
 from pgcat_cluster.admin.console import TABLES
 from pgcat_cluster.admin.rows import sort_rows
 from pgcat_cluster.telemetry.averages import History
-from tests.support.control import SNAPSHOT
+from pgcat_cluster.telemetry.snapshot import Avoidance
+from tests.support.control import OVERVIEW, SNAPSHOT, TAKEN_AT_S
 
 TYPE_OIDS = {"s": 25, "T": 25, "i": 23, "q": 20, "N": 1700, "b": 17}
 CONNECTION = (
@@ -94,6 +97,26 @@ COLUMNS = {
     ),
     ("pgcat", "LISTS"): ("list, items", "si"),
     ("pgcat", "USERS"): ("name, pool_mode", "ss"),
+    ("pgcat", "BANS"): (
+        "db, user, role, host, reason, ban_time, ban_duration_seconds, ban_remaining_seconds",
+        "ssssssss",
+    ),
+}
+FLEET_COLUMNS = {
+    "FLEET": (
+        "fleet, generation, accepted_rev, desired, desired_rev, why, node, runs, says, key, path, message",
+        "sqqsqssqssss",
+    ),
+    "FLEET BANS": (
+        "server, source, scope, state, why, by, votes, need, jury, strikes, since_rev",
+        "sssssssiiiq",
+    ),
+    "FLEET OVERRIDES": ("target, says, reason, by, but, since_rev", "sssssq"),
+    "NODES": (
+        "node, state, zone, host, addr, version, coordinator, generation, lagging, suspects_itself",
+        "sssssssqss",
+    ),
+    "VERDICTS": ("server, node, verdict, why, zone, generation, since_rev", "sssssqq"),
 }
 NAME_OF_APP = "app_shard_0_"
 
@@ -115,6 +138,7 @@ def test_what_one_side_lacks_has_the_shape_of_the_other(dialect: str) -> None:
 def test_every_row_fits_its_columns_and_numbers_are_numbers(dialect: str, subject: str) -> None:
     table = TABLES[dialect][subject]
     nullable = {"host", "force_user", "pool_mode", "load_balance_hosts"}
+    nullable |= {"ban_duration_seconds", "ban_remaining_seconds"} if subject == "BANS" else set()
     for row in table.rows(SNAPSHOT, History()):
         for column, value in zip(table.columns, row, strict=True):
             if value is None:
@@ -333,3 +357,78 @@ def test_pgcat_lists_and_users() -> None:
 
 def test_pins_name_the_client_and_the_reason() -> None:
     assert rows("pgcat", "PINS") == [(42, "app", "app", "listens")]
+
+
+def test_bans_are_whatever_keeps_clients_away() -> None:
+    at = "2026-01-02 03:03:55.000000000"
+    assert rows("pgcat", "BANS") == [("app", "app", "replica", "10.0.0.3", "refused", at, None, None)]
+    assert rows("pgbouncer", "BANS") == rows("pgcat", "BANS")
+    p1, r1, r2 = SNAPSHOT.backends
+    banned = msgspec.structs.replace(
+        r1,
+        is_avoided=True,
+        reason="operator op: ban, on this node alone",
+        avoidance=Avoidance(at_s=TAKEN_AT_S, length_s=60, left_s=59),
+    )
+    unseen = msgspec.structs.replace(r2, role="unknown", reason="not probed yet")
+    snapshot = msgspec.structs.replace(SNAPSHOT, backends=(p1, banned, unseen))
+    at = "2026-01-02 03:04:05.000000000"
+    assert TABLES["pgcat"]["BANS"].rows(snapshot, History()) == [
+        ("app", "app", "replica", "10.0.0.2", "AdminBan(60)", at, "60", "59")
+    ]
+
+
+# -- all nodes
+
+
+@pytest.mark.parametrize("subject", FLEET_COLUMNS)
+def test_columns_of_the_fleet(subject: str) -> None:
+    names, letters = FLEET_COLUMNS[subject]
+    table = fleet_tables.TABLES[subject]
+    expected = list(zip(names.split(", "), (TYPE_OIDS[letter] for letter in letters), strict=True))
+    assert [(column.name, column.type_oid) for column in table.columns] == expected
+    for row in table.rows(OVERVIEW):
+        for column, value in zip(table.columns, row, strict=True):
+            assert value is None or isinstance(value, int if column.type_oid in (23, 20) else str)
+
+
+def of_fleet(subject: str) -> list[tuple[object, ...]]:
+    return list(sort_rows(fleet_tables.TABLES[subject].rows(OVERVIEW)))
+
+
+def test_the_fleet_s_configuration_node_by_node() -> None:
+    head = ("eu", 41, 80, "rejected", 88, "1 of 2 nodes")
+    assert of_fleet("FLEET") == [
+        (*head, "n1.00000001", 41, "accepted", "", "", ""),
+        (*head, "n1.00000001", 41, "warned", "config/pools/app", "size", "is large"),
+        # What looks like a secret is not shown, whoever wrote it.
+        (*head, "n2.00000002", 41, "nacked", "config/clusters/c", "servers.r2", "was ****"),
+        (*head, "n3", None, "lost", "", "", fleet_tables.LOST),
+    ]
+
+
+def test_an_empty_fleet_is_a_row_all_the_same() -> None:
+    nobody = msgspec.structs.replace(OVERVIEW, nodes=(), lost_seats=(), accepted=None)
+    assert fleet_tables.TABLES["FLEET"].rows(nobody) == [
+        ("eu", None, None, "rejected", 88, "1 of 2 nodes", "", None, "", "", "", "")
+    ]
+
+
+def test_nodes_bans_verdicts_and_what_operators_said() -> None:
+    here = ("a", "h", "10.0.0.9:6432", "0.1.0")
+    assert of_fleet("NODES") == [
+        ("n1.00000001", "serving", *here, "yes", 41, "no", "no"),
+        ("n2.00000002", "serving", *here, "no", 41, "no", "no"),
+        ("n3", "lost", "", "", "", "", "no", None, "yes", "no"),
+    ]
+    votes = "n1.00000001, n2.00000002"
+    assert of_fleet("FLEET BANS") == [
+        ("c/r1", "operator", "fleet", "drain", "disk", "on call", "", None, None, None, 60),
+        ("c/r2", "vote", "fleet", "banned", "refused", "", votes, 2, 3, 1, 70),
+    ]
+    assert of_fleet("VERDICTS") == [("c/r2", "n1.00000001", "bad", "refused", "a", 41, 69)]
+    assert of_fleet("FLEET OVERRIDES") == [
+        ("_pool/app", "pause", "", "op on n1", "", 61),
+        ("c/r1", "drain", "disk", "on call", "", 60),
+        ("c/r9", "", "", "", "is no override", 62),
+    ]
