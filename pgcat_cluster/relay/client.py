@@ -30,6 +30,8 @@ UNPINS = marks.UNPINS
 class Client(Copier):
     """One client: its lane, its request in progress, its prepared statements."""
 
+    __slots__ = ()
+
     # -- joining -------------------------------------------------------------------------------------------
 
     def join(self, desk: Desk, parameters: object) -> None:

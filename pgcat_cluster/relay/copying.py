@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 class Copier(Surveyor):
     """The part of a client that passes frames on, or over, without a look inside."""
 
+    __slots__ = ()
+
     def _forward(self, server: Server, buffer: bytearray, start: int, stop: int, end: int) -> None:
         """Put a frame, or the part of it that is here; the rest streams."""
         if stop > end:

@@ -40,6 +40,17 @@ class ClientEnd(Waiter):
     exactly one of these holds: idle (no server), waiting (a place in a target's queue), coupled (`server`).
     """
 
+    __slots__ = (
+        "answered", "attempts", "awaiting", "copy_ahead", "copy_doubt", "copy_synced", "copy_syncs",
+        "copying", "cork", "coupled_at", "decided", "desk", "detail", "errors", "executed", "failed", "flags",
+        "flow", "greeting", "has_shapes", "is_glued", "is_simple", "is_starting", "lingering",
+        "longest_wait_s", "names", "overlay", "parameters", "pinned", "planned", "primary_only", "probed",
+        "probing", "queries", "ready_at", "receiver", "refused", "request", "request_at", "retry", "role",
+        "server", "settling", "shuns_replicas", "skipping", "spelled", "statements", "status", "streaming",
+        "survey_end", "survey_reads", "surveyed", "target", "transactions", "unnamed", "unsynced",
+        "wait_since",
+    )  # fmt: skip
+
     def __init__(self, sock: socket, reactor: Reactor, scratch: bytearray, receiver: Receiver) -> None:
         super().__init__(sock, reactor, scratch)
         self.waiting = False
@@ -125,6 +136,14 @@ class ServerEnd(Link):
     `client` is who it is coupled with. Without one it rests in its pool (`resting`), or it is being cleaned, or a
     cancel is on its way to it; then all that arrives is swallowed.
     """
+
+    __slots__ = (
+        "abandoned_at", "base_parameters", "cancels", "client", "control", "detail", "dropping", "errors",
+        "generation", "is_fatal", "is_retired", "is_stale", "is_unclean", "ledger", "opened_at", "parameters",
+        "pool", "prepared", "prepared_evictions", "prepared_hits", "prepared_misses", "queries", "query_s",
+        "quiet", "resting", "serial", "skipping", "status", "transaction_s", "transactions", "unnamed",
+        "used_at", "wait_s",
+    )  # fmt: skip
 
     def __init__(
         self, sock: socket, reactor: Reactor, scratch: bytearray, pool: Pool, control: Control

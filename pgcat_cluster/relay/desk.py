@@ -81,6 +81,13 @@ class Control(Protocol):
 class Desk(Gate):
     """A gate with what clients of one (database, user) share besides servers: flows, statements, counts."""
 
+    __slots__ = (
+        "binds", "client_bytes_received", "client_bytes_sent", "client_parses", "clock", "control", "errors",
+        "flows", "is_session_mode", "prepared_max", "queries", "query_s", "repeats", "scanner",
+        "server_bytes_received", "server_bytes_sent", "server_parses", "session_flow", "statement_bytes_max",
+        "statements", "transaction_s", "transactions", "unknown_statements", "upcalls", "wait_s",
+    )  # fmt: skip
+
     def __init__(
         self,
         balancing: int,

@@ -12,6 +12,8 @@ class Flow:
     `reason` is constant text; `detail` belongs to the session.
     """
 
+    __slots__ = ("detail", "flags", "parameters", "reason", "role")
+
     def __init__(
         self, role: int, flags: int, reason: str, parameters: tuple[str, ...] = (), detail: object = None
     ) -> None:
@@ -29,6 +31,8 @@ class Statement:
     text with the same types. `proven` is the epoch in which a server last accepted it, 0 for never.
     One that was too long to be held (not `is_kept`) is on one server link alone, under its client's own name.
     """
+
+    __slots__ = ("flow", "is_kept", "proven", "server_name", "text", "types")
 
     def __init__(
         self, text: bytes, types: bytes, flow: Flow, server_name: bytes, is_kept: bool = True
@@ -51,6 +55,8 @@ class FlowTable:
 
     One table serves one (database, user) under one generation of settings: a new generation is a new table.
     """
+
+    __slots__ = ("bytes", "bytes_max", "entries_max", "evicted", "flows", "seen")
 
     def __init__(self, entries_max: int, bytes_max: int) -> None:
         self.entries_max = entries_max
@@ -86,6 +92,8 @@ class FlowTable:
 
 class Statements:
     """Prepared statements that clients of one (database, user) share: by text and types, bounded."""
+
+    __slots__ = ("by_content", "entries_max", "epoch", "made")
 
     def __init__(self, entries_max: int) -> None:
         self.entries_max = entries_max

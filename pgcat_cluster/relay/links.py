@@ -49,6 +49,12 @@ class Link:
     `close` no callback runs any more.
     """
 
+    __slots__ = (
+        "again", "bytes_received", "bytes_sent", "closed", "closing", "consuming", "fd", "handshaking", "out",
+        "out_start", "peer", "pending", "plain", "reactor", "reading", "remaining", "scratch", "socket",
+        "tls", "writing",
+    )  # fmt: skip
+
     def __init__(self, sock: socket, reactor: Reactor, scratch: bytearray) -> None:
         self.socket = sock
         self.fd = sock.fileno()

@@ -27,6 +27,8 @@ _first = itemgetter(0)
 class Server(ServerEnd):
     """One server link: its lane, its ledger, what is prepared on it."""
 
+    __slots__ = ()
+
     # -- the lane ------------------------------------------------------------------------------------------
 
     def consume(self, buffer: bytearray, start: int, end: int) -> int:

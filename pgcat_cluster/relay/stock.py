@@ -19,6 +19,8 @@ _LEAST = marks.BALANCE_LEAST
 class Waiter(Link):
     """A link that may wait for a server: `waiting` says that it does, `ticket` is its place."""
 
+    __slots__ = ("ticket", "waiting")
+
     waiting: bool
     ticket: int
 
@@ -33,6 +35,11 @@ class Pool:
     `key` names the server, `detail` belongs to the pool room. `generation` goes up when all links that exist must be
     closed at their next check-in.
     """
+
+    __slots__ = (
+        "assigned", "detail", "errors", "gate", "generation", "idle", "key", "limit", "may_open", "opened",
+        "opening", "targets", "weight",
+    )  # fmt: skip
 
     def __init__(self, gate: Gate, key: str, limit: int, weight: int, detail: object) -> None:
         self.gate = gate
@@ -93,6 +100,8 @@ class Pool:
 
 class Target:
     """Where statements of one role go: the eligible pools, and who waits for one of their links."""
+
+    __slots__ = ("gate", "pools", "role", "waiters", "waiting", "weight")
 
     def __init__(self, gate: Gate, role: int) -> None:
         self.gate = gate
@@ -213,6 +222,8 @@ class Gate:
 
     `grow` is called with a pool that has no idle link for a client and may have more.
     """
+
+    __slots__ = ("balancing", "detail", "grow", "paused", "primary", "random", "replica", "tickets")
 
     def __init__(self, balancing: int, seed: int, grow: Callable[[Pool], None], detail: object) -> None:
         self.balancing = balancing

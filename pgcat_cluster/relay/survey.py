@@ -29,6 +29,8 @@ SURVEY_LOCAL = 2
 class Surveyor(ClientEnd):
     """The part of a client that looks ahead: nothing here consumes or forwards."""
 
+    __slots__ = ()
+
     def _itself(self) -> Client:
         """This object as those above the relay know it."""
         return cast("Client", self)
