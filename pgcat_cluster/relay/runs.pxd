@@ -1,3 +1,4 @@
+cdef bytes plain_shape(bytearray text, Py_ssize_t start, Py_ssize_t end)
 cdef Py_ssize_t copy_plain(
     const unsigned char *text, Py_ssize_t start, Py_ssize_t end, unsigned char *out, Py_ssize_t size
 ) noexcept

@@ -16,6 +16,27 @@ _digits = re.compile(rb"(?:[0-9]+|_[0-9])*").match
 _end_of_inside = re.compile(rb"['\\\0]").search
 
 
+# A whole statement of words, operators, single blanks and at most eight integers that surely fit 32 bits: its
+# groups are what stands between those.
+_WORD = rb"[A-Za-z_\x80-\xff][A-Za-z0-9_$\x80-\xff]*+"
+_BETWEEN = rb"((?:" + _WORD + rb"(?:[ .]" + _WORD + rb")*+|[=,*<>+:|]|[ ](?=[^ ;])|-(?!-))*+)"
+_INTEGER = rb"[0-9]{1,9}+(?![A-Za-z0-9_$.\x80-\xff])"
+_plain_statement = re.compile(
+    rb"(?![ ])" + _BETWEEN + (rb"(?:" + _INTEGER + _BETWEEN) * 8 + rb")?+" * 8 + rb";?"
+).fullmatch
+
+
+def plain_shape(text: bytearray, start: int, end: int) -> bytes | None:
+    """Return the shape of text[start:end] if it is so plain that no scan is needed, else None.
+
+    This is for the interpreted body alone, where one match costs a fifth of a scan.
+    """
+    found = _plain_statement(text, start, end)
+    if found is None:
+        return None
+    return b"\0i".join(found.groups()[: found.lastindex]).lower()
+
+
 def copy_plain(text: bytearray, start: int, end: int, out: bytearray, size: int) -> int:
     """Copy a run that starts with a word at text[start] to out[size:], in lower case; return where it ends.
 

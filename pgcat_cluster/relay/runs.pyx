@@ -5,6 +5,11 @@ cdef bytes _FOLD_TABLE = bytes([byte if byte in _PART else 0 for byte in range(2
 cdef const unsigned char *_FOLD = _FOLD_TABLE
 
 
+cdef bytes plain_shape(bytearray text, Py_ssize_t start, Py_ssize_t end):
+    # A scan costs less than any other look at the statement.
+    return None
+
+
 cdef Py_ssize_t copy_plain(
     const unsigned char *text, Py_ssize_t start, Py_ssize_t end, unsigned char *out, Py_ssize_t size
 ) noexcept:

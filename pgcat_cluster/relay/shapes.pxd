@@ -17,6 +17,8 @@ cdef class Scanner:
     cdef readonly Py_ssize_t constants, comments
     cdef readonly long long[::1] starts, ends, kinds, comment_starts, comment_ends
 
+    @cython.locals(shape=bytes)
+    cpdef bytes glance(self, bytearray buffer, Py_ssize_t start, Py_ssize_t end)
     @cython.locals(
         memory=bytearray, text="const unsigned char *", out="unsigned char *", size=Py_ssize_t, depth=Py_ssize_t, blank=bint,
         unicode=bint, i=Py_ssize_t, stop=Py_ssize_t, byte=int, kind=int, marker=int, outer=int, shape=bytes,

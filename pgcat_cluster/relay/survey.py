@@ -44,7 +44,7 @@ class Surveyor(ClientEnd):
         """The flow of a statement: remembered, or from the control."""
         if desk.is_session_mode:
             return desk.session_flow
-        shape = desk.scanner.scan(buffer, start, stop) if self.has_shapes else None
+        shape = desk.scanner.glance(buffer, start, stop) if self.has_shapes else None
         if shape is None:
             desk.upcalls += 1
             desk.unknown_statements += 1

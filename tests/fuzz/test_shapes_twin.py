@@ -37,7 +37,8 @@ def answers(count: int, seed: int) -> Iterator[str]:
     """Everything that the scanner of this process has to say."""
     scanner = Scanner()
     for statement in statements(count, seed):
-        shape = scanner.scan(bytearray(b"'" + statement + b"1'"), 1, 1 + len(statement))
+        buffer = bytearray(b"'" + statement + b"1'")
+        shape = scanner.scan(buffer, 1, 1 + len(statement))
         found: list[object] = [shape]
         if shape is not None:
             constants = min(scanner.constants, len(scanner.starts))
@@ -45,6 +46,8 @@ def answers(count: int, seed: int) -> Iterator[str]:
             found += [scanner.constants, scanner.comments]
             found += [list(places[:constants]) for places in (scanner.starts, scanner.ends, scanner.kinds)]
             found += [list(places[:comments]) for places in (scanner.comment_starts, scanner.comment_ends)]
+        # Compiled, this is another scan; interpreted, it mostly is none.
+        found.append(scanner.glance(buffer, 1, 1 + len(statement)))
         yield repr(found)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given, settings, strategies
 
 from pgcat_cluster.relay.shapes import Scanner, render
 
@@ -12,7 +13,11 @@ def shape_of(text: str | bytes, scanner: Scanner | None = None) -> str | None:
     statement = text.encode() if isinstance(text, str) else text
     # Not at the start of the buffer, and with something behind it that must not be looked at.
     buffer = bytearray(b"'(" + statement + b"0'")
-    shape = (scanner or Scanner()).scan(buffer, 2, 2 + len(statement))
+    scanner = scanner or Scanner()
+    shape = scanner.scan(buffer, 2, 2 + len(statement))
+    constants = scanner.constants
+    assert scanner.glance(buffer, 2, 2 + len(statement)) == shape
+    assert shape is None or scanner.constants == constants
     if shape is None:
         return None
     pieces = shape.decode("utf-8", "surrogateescape").split("\0")
@@ -198,3 +203,53 @@ def test_a_scanner_remembers_nothing_of_the_statement_before() -> None:
         assert shape_of("uescape (1),(1)", scanner) == "uescape (‹i›),(‹i›)"
         assert scanner.constants == 2
         assert scanner.comments == 0
+
+
+# What decides whether a statement is plain, and what would be taken for it.
+_PIECES = [
+    *(
+        "select",
+        "From",
+        "t",
+        "é",
+        "b",
+        "E",
+        "u",
+        "_",
+        "$1",
+        "a$1",
+        "x1",
+        "0x1f",
+        "1e5",
+        "1_0",
+        "in (1)",
+        "uescape",
+    ),
+    *(
+        "0",
+        "7",
+        "123456789",
+        "1234567890",
+        "00000000001",
+        " ",
+        "  ",
+        "\t",
+        "\n",
+        ";",
+        ".",
+        ",",
+        "-",
+        "--",
+        "/",
+        "/*",
+    ),
+    *("=", "*", "<", ">", "+", ":", "|", "&", "'", "'a'", '"', "(", ")", "[", "\0"),
+]
+
+
+@given(strategies.lists(strategies.sampled_from(_PIECES), max_size=24).map("".join))
+@settings(max_examples=500, deadline=None)
+def test_a_glance_sees_what_a_scan_sees(text: str) -> None:
+    shape_of(text)
+    # Joined by blanks most of it is plain.
+    shape_of(" ".join(text.replace("\0", "").split()))
