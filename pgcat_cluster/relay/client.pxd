@@ -11,7 +11,7 @@ from pgcat_cluster.relay.ledger cimport Ledger, Owed
 from pgcat_cluster.relay.links cimport Link
 from pgcat_cluster.relay.stock cimport Target
 
-cdef int PRIMARY, REPLICA, READS, SEQUENCES, CALLS, FORGETS, UNCLEAN, UNPINS
+cdef int PRIMARY, REPLICA, READS, SEQUENCES, CALLS, FORGETS, UNCLEAN, UNPINS, PREPARES
 
 cdef class Client(Copier):
     cpdef join(self, Desk desk, parameters)

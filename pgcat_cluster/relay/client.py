@@ -25,6 +25,8 @@ CALLS = marks.CALLS
 FORGETS = marks.FORGETS
 UNCLEAN = marks.UNCLEAN
 UNPINS = marks.UNPINS
+# What a statement rarely needs of the session before it is forwarded.
+PREPARES = marks.SEQUENCES | marks.CALLS
 
 
 class Client(Copier):
@@ -98,7 +100,7 @@ class Client(Copier):
                 if self.unsynced and server is not None and not self.probed:
                     self._probe(server)
                     break
-                if len(self.out) + len(self.plain) > 0 and self.unsent() > links.HIGH_WATER_BYTES:
+                if (self.out or self.plain) and self.unsent() > links.HIGH_WATER_BYTES:
                     self.pause_reading()
                     break
                 stop = self._query(kind, buffer, position, stop, end)
@@ -131,11 +133,11 @@ class Client(Copier):
                 break
             position = stop if stop < end else end
         server = self.server
-        if server is not None and len(server.out) + len(server.plain) > 0:
+        if server is not None and (server.out or server.plain):
             server.flush()
             if server.unsent() > links.HIGH_WATER_BYTES:
                 self.pause_reading()
-        if self.receiver is None and len(self.out) + len(self.plain) > 0:
+        if (self.out or self.plain) and self.receiver is None:
             self.flush()
         return position
 
@@ -209,16 +211,20 @@ class Client(Copier):
                 if self.refused:
                     return self._refuse_now(kind, stop, end)
                 return position
+            self.request_at = self.coupled_at
+        else:
+            self.request_at = desk.clock()
         self.decided = False
-        if flow.flags & SEQUENCES and not self.executed:
-            server.order(b"DISCARD SEQUENCES", None)
-        if flow.flags & CALLS:
-            self._spell_out(server, octets.cut(buffer, position + 5, stop), True)
+        if flow.flags & PREPARES:
+            if flow.flags & SEQUENCES and not self.executed:
+                server.order(b"DISCARD SEQUENCES", None)
+            if flow.flags & CALLS:
+                self._spell_out(server, octets.cut(buffer, position + 5, stop), True)
         self.retry = False
         if (
-            flow.flags & READS
+            self.role == REPLICA
+            and flow.flags & READS
             and self.status == frames.STATUS_IDLE
-            and self.role == REPLICA
             and not self.pinned
             and stop <= end
             and not self.unsynced
@@ -242,9 +248,7 @@ class Client(Copier):
         self.is_simple = True
         self.failed = False
         self.queries += 1
-        desk.queries += 1
         server.queries += 1
-        self.request_at = desk.clock()
         return stop
 
     def _refuse_now(self, kind: int, stop: int, end: int) -> int:
@@ -271,7 +275,7 @@ class Client(Copier):
         self.role = role
         target = desk.primary if role == PRIMARY else desk.replica
         self.target = target
-        server = cast("Server | None", target.take())
+        server: Server | None = target.take()  # type: ignore[assignment]
         if server is not None:
             self._couple(desk, server)
             return server
@@ -288,7 +292,8 @@ class Client(Copier):
         server.client = self
         server.peer = self
         server.serial += 1
-        self.spelled.clear()
+        if self.spelled:
+            self.spelled.clear()
         self.server = server
         self.peer = server
         self.flags = 0
@@ -386,7 +391,6 @@ class Client(Copier):
         if desk.is_session_mode:
             self.unsynced = True
             if kind == frames.EXECUTE:
-                desk.queries += 1
                 server.queries += 1
                 self.queries += 1
             elif kind == frames.CLOSE:
@@ -399,7 +403,6 @@ class Client(Copier):
             self.unsynced = True
             self.executed = True
             self.queries += 1
-            desk.queries += 1
             server.queries += 1
             server.put(buffer, position, stop)
             return stop
@@ -463,7 +466,7 @@ class Client(Copier):
         else:
             return -1
         flow = statement.flow
-        if flow.flags & (CALLS | SEQUENCES):
+        if flow.flags & PREPARES:
             return -1
         server = self.server
         if server is None:
@@ -475,6 +478,9 @@ class Client(Copier):
             if server is None:
                 # When its turn comes the batch is looked at again.
                 return self._refuse_now(kind, first_stop, end) if self.refused else position
+            self.request_at = self.coupled_at
+        else:
+            self.request_at = desk.clock()
         self.retry = False
         if self.decided and self.survey_reads and self.role == REPLICA:
             self.retry = True
@@ -484,7 +490,6 @@ class Client(Copier):
         self.is_simple = False
         self.copy_ahead = 0
         self.failed = False
-        self.request_at = desk.clock()
         if is_parsed:
             desk.client_parses += 1
             server.ledger.append(Owed(ledgers.PARSED, b"", statement))
@@ -499,7 +504,6 @@ class Client(Copier):
             server.put_bytes(b"B" + length.to_bytes(4, "big") + b"\0" + statement.server_name)
             server.put(buffer, name_end, stop)
         desk.binds += 1
-        desk.queries += 1
         server.queries += 1
         self.queries += 1
         self.executed = True

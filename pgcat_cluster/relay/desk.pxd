@@ -31,4 +31,5 @@ cdef class Desk(Gate):
     cdef public unsigned long long server_bytes_sent
     cdef public dict errors
 
+    cpdef let_go(self, server)
     cpdef forget(self)

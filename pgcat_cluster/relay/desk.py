@@ -79,7 +79,10 @@ class Control(Protocol):
 
 
 class Desk(Gate):
-    """A gate with what clients of one (database, user) share besides servers: flows, statements, counts."""
+    """A gate with what clients of one (database, user) share besides servers: flows, statements, counts.
+
+    What links count themselves is counted here when they are gone: bytes, queries, transactions and their times.
+    """
 
     __slots__ = (
         "binds", "client_bytes_received", "client_bytes_sent", "client_parses", "clock", "control", "errors",
@@ -129,6 +132,15 @@ class Desk(Gate):
         self.server_bytes_received = 0
         self.server_bytes_sent = 0
         self.errors: dict[bytes, int] = {}
+
+    def let_go(self, server: Server) -> None:
+        """A link has ended: what it did stays counted."""
+        self.server_bytes_received += server.bytes_received
+        self.server_bytes_sent += server.bytes_sent
+        self.queries += server.queries
+        self.transactions += server.transactions
+        self.query_s += server.query_s
+        self.transaction_s += server.transaction_s
 
     def forget(self) -> None:
         """Decide everything anew: the rules have changed."""

@@ -62,6 +62,9 @@ FLUSH_FRAME = b"H\x00\x00\x00\x04"
 # Of the unnamed portal: described or not, all rows.
 EXECUTE_SYNC = b"E\x00\x00\x00\x09\x00\x00\x00\x00\x00" + SYNC_FRAME
 DESCRIBE_EXECUTE_SYNC = b"D\x00\x00\x00\x06P\x00" + EXECUTE_SYNC
+# ReadyForQuery is this and its status.
+READY_HEAD = b"Z\x00\x00\x00\x05"
+READY_BYTES = 6
 TERMINATE_FRAME = b"X\x00\x00\x00\x04"
 PARSE_COMPLETE_FRAME = b"1\x00\x00\x00\x04"
 CLOSE_COMPLETE_FRAME = b"3\x00\x00\x00\x04"

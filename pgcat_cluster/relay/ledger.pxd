@@ -19,6 +19,8 @@ cdef class Ledger:
     cpdef bint is_empty(self) except? -1
     cpdef append(self, Owed owed)
     cpdef int kind(self) except? -1
+    @cython.locals(entries=list, first=Py_ssize_t, owed=Owed)
+    cpdef int pass_ready(self) except? -2
     cpdef Owed head(self)
     @cython.locals(owed=Owed)
     cpdef Owed pop(self)

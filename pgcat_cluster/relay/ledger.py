@@ -84,6 +84,20 @@ class Ledger:
     def head(self) -> Owed:
         return self.entries[self.first]
 
+    def pass_ready(self) -> int:
+        """Take the ReadyForQuery that must be the head; the kind of what comes behind it, -1 if it is not there."""
+        entries = self.entries
+        first = self.first
+        if len(entries) == first or entries[first].kind != READY:
+            return -1
+        first += 1
+        if len(entries) == first:
+            entries.clear()
+            self.first = 0
+            return 0
+        self.first = first
+        return entries[first].kind
+
     def pop(self) -> Owed:
         """Take the head."""
         owed = self.entries[self.first]

@@ -36,7 +36,7 @@ cdef class Link:
     cpdef start(self)
     cpdef pause_reading(self)
     cpdef resume_reading(self)
-    @cython.locals(count=Py_ssize_t)
+    @cython.locals(scratch=bytearray, count=Py_ssize_t)
     cpdef on_readable(self)
     cdef _break_off(self)
     cpdef poke(self)
@@ -56,7 +56,7 @@ cdef class Link:
     cpdef bint write(self, bytearray buffer, Py_ssize_t start, Py_ssize_t end) except? -1
     cpdef flush(self)
     cpdef _seal(self)
-    @cython.locals(sent=Py_ssize_t, size=Py_ssize_t)
+    @cython.locals(out=bytearray, start=Py_ssize_t, sent=Py_ssize_t, size=Py_ssize_t)
     cpdef _send(self)
     cpdef on_writable(self)
     cpdef _failed(self)

@@ -112,12 +112,13 @@ class Link:
     def on_readable(self) -> None:
         if self.closed:
             return
-        count = sockets.recv_into(self.fd, self.scratch, 0, len(self.scratch))
+        scratch = self.scratch
+        count = sockets.recv_into(self.fd, scratch, 0, len(scratch))
         if count > 0:
             self.bytes_received += count
             try:
                 if self.tls is None:
-                    self.take(self.scratch, 0, count)
+                    self.take(scratch, 0, count)
                 else:
                     self._receive_tls(count)
             except Exception:
@@ -191,7 +192,7 @@ class Link:
 
     def take(self, buffer: bytearray, start: int, end: int) -> None:
         """Consume new input behind what is pending; keep what can't be consumed yet."""
-        if len(self.pending) > 0 or self.consuming:
+        if self.pending or self.consuming:
             octets.append(self.pending, buffer, start, end)
             if not self.consuming:
                 self.replay()
@@ -264,13 +265,13 @@ class Link:
 
     def write(self, buffer: bytearray, start: int, end: int) -> bool:
         """Send now what the socket takes, keep the rest; whether nothing is kept."""
-        if len(self.out) == 0 and self.tls is None and not self.closed:
+        if not (self.out or self.tls is not None or self.closed):
             sent = sockets.send_from(self.fd, buffer, start, end)
             if sent > 0:
                 self.bytes_sent += sent
-                start += sent
-                if start == end:
+                if sent == end - start:
                     return True
+                start += sent
             elif sent != WOULD_BLOCK:
                 self._failed()
                 return True
@@ -282,7 +283,7 @@ class Link:
         """Send what is put; the event loop goes on with what the socket does not take."""
         if self.closed or self.handshaking:
             return
-        if len(self.plain) > 0:
+        if self.plain:
             self._seal()
         if not self.writing and len(self.out) > self.out_start:
             self._send()
@@ -296,19 +297,22 @@ class Link:
         self.out += pipe.outgoing.read()
 
     def _send(self) -> None:
-        sent = sockets.send_from(self.fd, self.out, self.out_start, len(self.out))
+        out = self.out
+        size = len(out)
+        start = self.out_start
+        sent = sockets.send_from(self.fd, out, start, size)
         if sent > 0:
             self.bytes_sent += sent
-            self.out_start += sent
+            start += sent
+            self.out_start = start
         elif sent != WOULD_BLOCK:
             self._failed()
             return
-        size = len(self.out)
-        if self.out_start == size:
+        if start == size:
             if size > KEEP_BUFFER_BYTES:
                 self.out = bytearray()
             else:
-                self.out.clear()
+                out.clear()
             self.out_start = 0
             if self.closing:
                 self.close()

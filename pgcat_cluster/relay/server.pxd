@@ -7,6 +7,7 @@ from pgcat_cluster.relay.desk cimport Desk
 from pgcat_cluster.relay.flows cimport Flow, Statement
 from pgcat_cluster.relay.ledger cimport Ledger, Owed
 from pgcat_cluster.relay.links cimport Link
+from pgcat_cluster.relay.stock cimport Pool
 
 cdef Py_ssize_t CALL_BYTES_MAX
 cdef int FORGETS, LEAVES, UNPINS, ASKS
@@ -14,10 +15,12 @@ cdef int FORGETS, LEAVES, UNPINS, ASKS
 cdef class Server(ServerEnd):
     @cython.locals(p="unsigned char *", position=Py_ssize_t, run=Py_ssize_t, count=Py_ssize_t, kind=int, length=Py_ssize_t, stop=Py_ssize_t, client=ClientEnd, renamed=bytearray, sqlstate=bytes, is_swallowed=bint, is_own=bint, names_ours=bint, is_fatal=bint, is_refused=bint, is_ending=bint)
     cpdef Py_ssize_t consume(self, bytearray buffer, Py_ssize_t start, Py_ssize_t end) except? -1
+    @cython.locals(rows=Py_ssize_t, ready=Py_ssize_t)
+    cdef bint _usual_answer(self, ClientEnd client, bytearray buffer, Py_ssize_t start, Py_ssize_t end) except? -1
     cdef _look(self)
     @cython.locals(client=ClientEnd)
     cdef _deliver(self, bytearray buffer, Py_ssize_t start, Py_ssize_t end)
-    @cython.locals(ledger=Ledger, owed=Owed, desk=Desk, next_kind=int, now=double, query_s=double, transaction_s=double)
+    @cython.locals(ledger=Ledger, owed=Owed, desk=Desk, next_kind=int, now=double, is_early=bint)
     cdef _ready(self, ClientEnd client, int status)
     cpdef over(self, Desk desk, ClientEnd client)
     @cython.locals(client=ClientEnd)
@@ -40,8 +43,8 @@ cdef class Server(ServerEnd):
     cpdef order(self, bytes text, errand)
     @cython.locals(owed=Owed, client=ClientEnd)
     cdef _swallow(self, int kind, bytearray buffer, Py_ssize_t start, Py_ssize_t stop)
+    @cython.locals(pool=Pool)
     cpdef clean(self)
-    cdef _rest(self)
     @cython.locals(client=ClientEnd, desk=Desk)
     cpdef abandon(self)
     cpdef evict(self, Py_ssize_t count)

@@ -1,6 +1,6 @@
 """Calls recv and send for the data plane, and nothing else does; `sockets.pyx` is the compiled body."""
 
-import os
+from os import readv, write
 
 # Below this a copy costs less than a view.
 _COPY_BYTES_MAX = 8192
@@ -13,9 +13,9 @@ def recv_into(fd: int, buffer: bytearray, start: int, end: int) -> int:
     """
     try:
         if end - start == len(buffer):
-            return os.readv(fd, (buffer,))
+            return readv(fd, (buffer,))
         with memoryview(buffer)[start:end] as room:
-            return os.readv(fd, (room,))
+            return readv(fd, (room,))
     except BlockingIOError:
         return -1
     except OSError:
@@ -26,9 +26,9 @@ def send_from(fd: int, buffer: bytearray, start: int, end: int) -> int:
     """Send buffer[start:end] without blocking; returns as recv_into does, the count may be short."""
     try:
         if end - start < _COPY_BYTES_MAX:
-            return os.write(fd, buffer[start:end])
+            return write(fd, buffer[start:end])
         with memoryview(buffer)[start:end] as rest:
-            return os.write(fd, rest)
+            return write(fd, rest)
     except BlockingIOError:
         return -1
     except OSError:

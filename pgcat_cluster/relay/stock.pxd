@@ -27,9 +27,9 @@ cdef class Pool:
 
     cpdef Py_ssize_t busy(self) except? -1
     cpdef bint may_grow(self) except? -1
-    @cython.locals(server=Link)
+    @cython.locals(idle=list, server=Link)
     cpdef Link take(self)
-    @cython.locals(waiter=Waiter)
+    @cython.locals(target=Target, waiter=Waiter)
     cpdef checkin(self, Link server)
     @cython.locals(best=Target, target=Target, head=Waiter, waiter=Waiter, oldest="unsigned long long")
     cpdef Waiter next_waiter(self)

@@ -65,20 +65,22 @@ class Pool:
     def take(self) -> Link | None:
         """The link that was used last, or None."""
         idle = self.idle
-        while len(idle) > 0:
+        while idle:
             server = idle.pop()
             if not server.closed:
+                self.assigned += 1
                 return server
         return None
 
     def checkin(self, server: Link) -> None:
         """A link is free and clean: the first waiter it fits gets it, else it rests."""
-        if not self.gate.paused:
-            waiter = self.next_waiter()
-            if waiter is not None:
-                self.assigned += 1
-                waiter.granted(server)
-                return
+        for target in self.targets:
+            if target.waiting > 0 and not self.gate.paused:
+                waiter = self.next_waiter()
+                if waiter is not None:
+                    self.assigned += 1
+                    waiter.granted(server)
+                    return
         self.idle.append(server)
 
     def next_waiter(self) -> Waiter | None:
@@ -93,13 +95,15 @@ class Pool:
         if best is None:
             return None
         waiter = best.waiters.popleft()[1]
-        waiter.waiting = False
-        best.waiting -= 1
+        best.leave(waiter)
         return waiter
 
 
 class Target:
-    """Where statements of one role go: the eligible pools, and who waits for one of their links."""
+    """Where statements of one role go: the eligible pools, and who waits for one of their links.
+
+    `waiting` is how many of `waiters` still wait; nobody is kept there when none does.
+    """
 
     __slots__ = ("gate", "pools", "role", "waiters", "waiting", "weight")
 
@@ -133,7 +137,6 @@ class Target:
                 if server is None:
                     self.rejoin(waiter)
                     break
-                pool.assigned += 1
                 waiter.granted(server)
 
     def rejoin(self, waiter: Waiter) -> None:
@@ -159,10 +162,12 @@ class Target:
         self.waiters.append((waiter.ticket, waiter))
 
     def leave(self, waiter: Waiter) -> None:
-        """Give up one's place; the entry itself is dropped when it comes to the front."""
+        """Wait no longer; an entry that is still there is dropped when it comes to the front."""
         if waiter.waiting:
             waiter.waiting = False
             self.waiting -= 1
+            if self.waiting == 0:
+                self.waiters.clear()
 
     def take(self) -> Link | None:
         """An idle link of an eligible pool, or None: then the caller waits.
@@ -180,17 +185,13 @@ class Target:
         if count > 1:
             pool = self.least_busy() if self.gate.balancing == _LEAST else self.drawn()
         server = pool.take()
-        if server is not None:
-            pool.assigned += 1
+        if server is not None or count == 1:
             return server
-        if count == 1:
-            return None
         if pool.may_grow():
             self.gate.grow(pool)
         for other in pools:
             server = other.take()
             if server is not None:
-                other.assigned += 1
                 return server
         return None
 

@@ -49,7 +49,7 @@ class Surveyor(ClientEnd):
             desk.upcalls += 1
             desk.unknown_statements += 1
             return desk.control.analyse(self._itself(), octets.cut(buffer, start, stop), None)
-        known = desk.flows.get(shape)
+        known = desk.flows.flows.get(shape)
         if known is not None:
             return known
         desk.upcalls += 1

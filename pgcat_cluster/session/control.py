@@ -271,9 +271,7 @@ class Control:
         assert isinstance(source, Source)
         account = source.account
         account.servers.discard(server)
-        desk = _desk(account)
-        desk.server_bytes_received += server.bytes_received
-        desk.server_bytes_sent += server.bytes_sent
+        _desk(account).let_go(server)
         source.add(server)
         return account
 

@@ -264,15 +264,15 @@ def _totals(account: Account, desk: Desk, tallies: Iterable[_Tally]) -> Totals:
     tallied = list(tallies)
     clients = account.clients
     return Totals(
-        xact_count=desk.transactions,
-        query_count=desk.queries,
+        xact_count=desk.transactions + sum(tally.xacts for tally in tallied),
+        query_count=desk.queries + sum(tally.queries for tally in tallied),
         server_assignment_count=sum(pool.assigned for pool in account.pools.values()),
         client_bytes_received=desk.client_bytes_received + sum(client.bytes_received for client in clients),
         client_bytes_sent=desk.client_bytes_sent + sum(client.bytes_sent for client in clients),
         server_bytes_received=desk.server_bytes_received + sum(tally.bytes_received for tally in tallied),
         server_bytes_sent=desk.server_bytes_sent + sum(tally.bytes_sent for tally in tallied),
-        xact_time_us=_us(desk.transaction_s),
-        query_time_us=_us(desk.query_s),
+        xact_time_us=_us(desk.transaction_s + sum(tally.xact_s for tally in tallied)),
+        query_time_us=_us(desk.query_s + sum(tally.query_s for tally in tallied)),
         wait_time_us=_us(desk.wait_s),
         client_parse_count=desk.client_parses,
         server_parse_count=desk.server_parses,

@@ -32,8 +32,8 @@ def test_a_shape_is_analysed_until_it_is_remembered(scene: Scene) -> None:
         answer(scene, "r1.1")
         upcalls.append(scene.desk.upcalls)
     assert upcalls == [1, 2, 2, 2]
-    assert scene.desk.queries == 4
-    assert scene.desk.transactions == 4
+    assert scene.links["r1.1"].queries == 4
+    assert scene.links["r1.1"].transactions == 4
     scene.desk.forget()
     scene.send("c1", m.query("select 9"))
     answer(scene, "r1.1")
