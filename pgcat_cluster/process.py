@@ -14,6 +14,7 @@ from pgcat_cluster.errors import ConfigFault
 from pgcat_cluster.net.config_file import load
 from pgcat_cluster.net.tasks import spawn
 from pgcat_cluster.node import EXIT_CONFIG, Node
+from pgcat_cluster.relay.own_copies import give_own_copies
 from pgcat_cluster.telemetry.logs import LineWriter, configure_logs
 from pgcat_cluster.topology.reading import InvalidSettings
 from pgcat_cluster.topology.settings import Log
@@ -38,6 +39,7 @@ def run_logging(log: Log, main: Callable[[LineWriter], Coroutine[Any, Any, int]]
     """Run `main` on the fastest loop there is, its log written by a thread."""
     writer = LineWriter(sys.stderr)
     configure_logs(writer, form=log.format, level=log.level)
+    give_own_copies()
     try:
         try:
             import uvloop
