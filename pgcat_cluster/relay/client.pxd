@@ -37,7 +37,7 @@ cdef class Client(Copier):
     cpdef repeat(self)
     @cython.locals(desk=Desk, survey=int, whole=Py_ssize_t, server=ServerEnd)
     cdef Py_ssize_t _extended(self, int kind, bytearray buffer, Py_ssize_t position, Py_ssize_t stop, Py_ssize_t end) except? -1
-    @cython.locals(p="unsigned char *", first_stop=Py_ssize_t, bind=Py_ssize_t, is_parsed=bint, name=bytes, name_end=Py_ssize_t, length=Py_ssize_t, statement=Statement, flow=Flow, server=ServerEnd)
+    @cython.locals(p="unsigned char *", first_stop=Py_ssize_t, bind=Py_ssize_t, is_parsed=bint, name=bytes, name_end=Py_ssize_t, length=Py_ssize_t, statement=Statement, flow=Flow, server=ServerEnd, renamed=bytearray)
     cdef Py_ssize_t _usual_batch(self, Desk desk, int kind, bytearray buffer, Py_ssize_t position, Py_ssize_t stop, Py_ssize_t end) except? -2
     @cython.locals(server=ServerEnd)
     cdef _begin_batch(self, Desk desk, bytearray buffer, Py_ssize_t position, Py_ssize_t end)

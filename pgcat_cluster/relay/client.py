@@ -231,7 +231,9 @@ class Client(Copier):
         ):
             self.retry = True
             self.request = octets.cut(buffer, position, stop)
-        self._note(flow)
+        self.flags |= flow.flags
+        if flow.flags & FORGETS or flow.parameters:
+            self._note(flow)
         if stop <= end:
             server.write(buffer, position, stop)
         else:
@@ -257,8 +259,7 @@ class Client(Copier):
         return stop
 
     def _note(self, flow: Flow) -> None:
-        """Remember what an execution may do to the session."""
-        self.flags |= flow.flags
+        """Remember what an execution may do to the session, besides its flags."""
         if flow.flags & FORGETS and self.server is not None and self.status != frames.STATUS_FAILED:
             self.server.prepared.clear()
         if flow.parameters:
@@ -486,7 +487,9 @@ class Client(Copier):
             self.retry = True
             self.request = octets.cut(buffer, position, stop)
         self.decided = False
-        self._note(flow)
+        self.flags |= flow.flags
+        if flow.flags & FORGETS or flow.parameters:
+            self._note(flow)
         self.is_simple = False
         self.copy_ahead = 0
         self.failed = False
@@ -500,9 +503,10 @@ class Client(Copier):
             server.write(buffer, position, stop)
         else:
             self._ensure(desk, server, statement)
-            length = first_stop - position - 1 - len(name) + len(statement.server_name)
-            server.put_bytes(b"B" + length.to_bytes(4, "big") + b"\0" + statement.server_name)
-            server.put(buffer, name_end, stop)
+            length = 5 + len(statement.server_name) + first_stop - name_end
+            renamed = bytearray(b"B" + length.to_bytes(4, "big") + b"\0" + statement.server_name)
+            octets.append(renamed, buffer, name_end, stop)
+            server.write(renamed, 0, len(renamed))
         desk.binds += 1
         server.queries += 1
         self.queries += 1
@@ -710,6 +714,7 @@ class Client(Copier):
                 if moved is None:
                     return position
                 server = moved
+            self.flags |= statement.flow.flags
             self._note(statement.flow)
             if statement.flow.flags & CALLS:
                 self._spell_out(server, statement.text, False)

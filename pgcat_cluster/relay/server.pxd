@@ -15,7 +15,7 @@ cdef int FORGETS, LEAVES, UNPINS, ASKS
 cdef class Server(ServerEnd):
     @cython.locals(p="unsigned char *", position=Py_ssize_t, run=Py_ssize_t, count=Py_ssize_t, kind=int, length=Py_ssize_t, stop=Py_ssize_t, client=ClientEnd, renamed=bytearray, sqlstate=bytes, is_swallowed=bint, is_own=bint, names_ours=bint, is_fatal=bint, is_refused=bint, is_ending=bint)
     cpdef Py_ssize_t consume(self, bytearray buffer, Py_ssize_t start, Py_ssize_t end) except? -1
-    @cython.locals(rows=Py_ssize_t, ready=Py_ssize_t)
+    @cython.locals(ledger=Ledger, is_parsed=bint, rows=Py_ssize_t, ready=Py_ssize_t)
     cdef bint _usual_answer(self, ClientEnd client, bytearray buffer, Py_ssize_t start, Py_ssize_t end) except? -1
     cdef _look(self)
     @cython.locals(client=ClientEnd)
@@ -28,8 +28,10 @@ cdef class Server(ServerEnd):
     cpdef part(self)
     @cython.locals(owed=int)
     cdef bint _is_ours(self, int kind) except? -1
-    @cython.locals(owed=Owed, desk=Desk, statement=Statement)
+    @cython.locals(owed=Owed, desk=Desk, ledger=Ledger)
     cdef _completed(self, ClientEnd client, int kind)
+    @cython.locals(statement=Statement, desk=Desk)
+    cdef _parsed(self, ClientEnd client, Owed owed)
     @cython.locals(owed=Owed, client=ClientEnd, first=bint)
     cdef bint _strike(self) except? -1
     @cython.locals(desk=Desk)

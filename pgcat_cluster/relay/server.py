@@ -162,14 +162,14 @@ class Server(ServerEnd):
 
         It does what the frames one by one would do, with one `send`.
         """
-        rows = start
-        if buffer[start] == frames.PARSE_COMPLETE and self.ledger.kind() == ledgers.PARSED:
-            rows += len(frames.PARSE_COMPLETE_FRAME)
+        ledger = self.ledger
+        is_parsed = buffer[start] == frames.PARSE_COMPLETE and ledger.kind() == ledgers.PARSED
+        rows = start + len(frames.PARSE_COMPLETE_FRAME) if is_parsed else start
         ready = octets.behind_frames(buffer, rows, end, frames.PASSES)
         if end - ready != frames.READY_BYTES or buffer[ready] != frames.READY or client.cork:
             return False
-        if rows != start:
-            self._completed(client, frames.PARSE_COMPLETE)
+        if is_parsed:
+            self._parsed(client, ledger.pop())
         client.retry = False
         if not client.write(buffer, start, end) and client.unsent() > links.HIGH_WATER_BYTES:
             self.pause_reading()
@@ -309,17 +309,22 @@ class Server(ServerEnd):
         owed = ledger.pop()
         self._look()
         if owed.kind == ledgers.PARSED:
-            statement = owed.statement
-            if statement is not None:
-                statement.proven = desk.statements.epoch
-                if owed.name is not None:
-                    client.answered.append(owed)
+            self._parsed(client, owed)
         elif owed is ledgers.OWED_PROBE:
             client.probing = False
             client.probed = True
             client.replay()
         elif owed.kind == ledgers.CLOSED and owed.name is not None:
             client.answered.append(owed)
+
+    def _parsed(self, client: Client, owed: Owed) -> None:
+        """A Parse of the client's succeeded."""
+        statement = owed.statement
+        desk = client.desk
+        if statement is not None and desk is not None:
+            statement.proven = desk.statements.epoch
+            if owed.name is not None:
+                client.answered.append(owed)
 
     def _strike(self) -> bool:
         """An error: nothing up to the next ReadyForQuery will be answered any more. Whether that one is ours."""
