@@ -43,7 +43,7 @@ from pgcat_cluster.net.tasks import spawn
 from pgcat_cluster.net.tls import TlsContexts
 from pgcat_cluster.node import EXIT_CONFIG, Node
 from pgcat_cluster.probes.preflight import Trial
-from pgcat_cluster.probes.prober import look_once
+from pgcat_cluster.probes.prober import connecting, look_once
 from pgcat_cluster.probes.watch import ClusterWatch
 from pgcat_cluster.process import run_logging, say, serve
 from pgcat_cluster.session.account import Account
@@ -299,7 +299,7 @@ class FleetNode:
             return None
         began_s = monotonic_s()
         try:
-            await look_once(target, within_s, self.node.loop)
+            await look_once(target, within_s, connecting(self.node.loop))
         except OpenFailed as failure:
             return Look(failure.evidence.value, monotonic_s() - began_s)
         return Look("ok", monotonic_s() - began_s)

@@ -44,7 +44,7 @@ from pgcat_cluster.net.outgoing import OpenedServer, OpenFailed, ServerAddress, 
 from pgcat_cluster.net.provisions import Provisions, provide
 from pgcat_cluster.net.tasks import spawn
 from pgcat_cluster.net.tls import IncomingTls, TlsContexts
-from pgcat_cluster.probes.prober import ProbeTarget
+from pgcat_cluster.probes.prober import ProbeTarget, connecting
 from pgcat_cluster.probes.watch import ClusterWatch
 from pgcat_cluster.relay.build import build_kind
 from pgcat_cluster.relay.client import Client
@@ -391,7 +391,7 @@ class Node:
             health,
             targets,
             on_change=lambda decisions: self._health_changed(cluster.name, decisions),
-            loop=self.loop,
+            connect=connecting(self.loop),
         )
         self.watches[cluster.name] = watch
         watch.start()

@@ -102,6 +102,11 @@ class _Sight(Struct, frozen=True, kw_only=True):
             if node in self.counted and name_of(node) not in left_out
         }
 
+    @property
+    def rule(self) -> Activation:
+        """By what the accepted documents say, whose word is needed."""
+        return self.running.settings.fleet.activation if self.running else Activation()
+
 
 class _Decision(Struct, frozen=True, kw_only=True):
     state: DesiredState
@@ -193,7 +198,7 @@ class Steward:
         if is_wanted and not past.texts.issuperset(sight.wanted.docs.values()):
             return [self._put_texts(sight, past, term)]
         if decision.activate:
-            return [self._activate(sight, past, term)]
+            return [self._activate(sight, past, term, memory)]
         return self._tell(self._status_of(sight, decision, memory), past, term, now)
 
     def _wake(self, at_s: float) -> None:
@@ -283,7 +288,7 @@ class Steward:
         bundle, voters = sight.wanted.bundle, sight.voters
         if self._wanted_since is None or self._wanted_since[0] != bundle.digest:
             self._wanted_since = (bundle.digest, now)
-        rule = sight.running.settings.fleet.activation if sight.running else Activation()
+        rule = sight.rule
         valid = [node for node, ack in voters.items() if ack.valid == bundle]
         silent = sorted(node for node in voters if node not in valid)
         if not voters:
@@ -339,7 +344,7 @@ class Steward:
         after = structs.replace(past, texts=past.texts | set(list(texts)[: len(puts)]))
         return self._commit("texts", transaction, after)
 
-    def _activate(self, sight: _Sight, past: _Past, term: int) -> Effect:
+    def _activate(self, sight: _Sight, past: _Past, term: int, memory: Memory) -> Effect:
         """The pointer moves if nothing it rests on has changed; what nobody needs any more goes with it."""
         keys, wanted = self._keys, sight.wanted
         accepted = _next(sight, term)
@@ -358,6 +363,10 @@ class Steward:
             nothing_newer(keys.config_prefix, wanted.bundle.rev),
             absent(keys.freeze),
         ]
+        if sight.rule.policy != "immediate":
+            # Nobody came, and nobody said anything else: all that were asked agree when the pointer moves.
+            watched = (keys.live_prefix, keys.ack_prefix)
+            compares += [nothing_newer(prefix, memory.newest(prefix)) for prefix in watched]
         then: list[Operation] = [
             Put(key=keys.accepted, value=encode(accepted)),
             Put(key=keys.history(accepted.gen), value=record),

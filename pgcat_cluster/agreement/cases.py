@@ -12,7 +12,6 @@ from pgcat_cluster.agreement.coordinator import holds_term
 from pgcat_cluster.agreement.documents import (
     Accepted,
     Ban,
-    Live,
     Strikes,
     Timer,
     Undecodable,
@@ -22,6 +21,7 @@ from pgcat_cluster.agreement.documents import (
 )
 from pgcat_cluster.agreement.jury import FLEET, Jury, Voter
 from pgcat_cluster.agreement.keys import Keys
+from pgcat_cluster.agreement.membership import live_of
 from pgcat_cluster.agreement.memory import Memory
 from pgcat_cluster.agreement.overrides import Overrides, removes
 from pgcat_cluster.agreement.transactions import (
@@ -64,9 +64,8 @@ def electorate(rows: Sequence[Row], keys: Keys) -> Electorate:
     for row in rows:
         node = row.key.removeprefix(keys.live_prefix)
         found[node] = row
-        try:
-            live = decode(row.key, row.value, Live)
-        except Undecodable:
+        live = live_of(row.value)
+        if live is None:
             continue
         zones.add(live.zone)
         if live.state == "serving":
@@ -201,7 +200,9 @@ class Case(Struct, frozen=True, kw_only=True):
         }
 
     def proposals(self) -> list[Proposal]:
-        """Every decision that is right now."""
+        """Every decision that is right now, by the topology in force and no other."""
+        if not self._is_current():
+            return []
         held = self.held
         bad = self.voices("bad")
         found = []
@@ -223,10 +224,13 @@ class Case(Struct, frozen=True, kw_only=True):
         return found
 
     def _may_ban(self) -> bool:
-        """Not against an operator's word, and not by a topology other than the one in force."""
+        """Not against an operator's word."""
+        said = self.court.overrides
+        return not said.is_frozen and (self.court.cluster.name, self.server) not in said.servers
+
+    def _is_current(self) -> bool:
+        """Whether this node goes by what is accepted: what jurors say under another generation is no proof."""
         court = self.court
-        if court.overrides.is_frozen or (court.cluster.name, self.server) in court.overrides.servers:
-            return False
         row = court.memory.row(court.keys.accepted)
         try:
             return row is not None and decode(row.key, row.value, Accepted).gen == court.generation

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 from hashlib import sha256
 
 from pgcat_cluster.agreement.documents import Coord, Live, Undecodable, decode, encode
 from pgcat_cluster.agreement.effects import Commit, Effect
 from pgcat_cluster.agreement.keys import Keys, name_of
+from pgcat_cluster.agreement.membership import live_of
 from pgcat_cluster.agreement.memory import Memory
 from pgcat_cluster.agreement.transactions import Compare, Delete, Field, Put, Transaction, absent
 
@@ -24,21 +24,12 @@ def staff(keys: Keys, memory: Memory) -> dict[str, Live]:
     alive = {
         row.key.removeprefix(keys.live_prefix): live
         for row in memory.under(keys.live_prefix)
-        if (live := _live(row.value)) is not None
+        if (live := live_of(row.value)) is not None
     }
     for state in ("serving", "joining"):
         if found := {node: live for node, live in alive.items() if live.state == state}:
             return found
     return {}
-
-
-@functools.lru_cache(maxsize=4096)
-def _live(value: bytes) -> Live | None:
-    """None for what another version of ours may have written: it is not counted."""
-    try:
-        return decode("", value, Live)
-    except Undecodable:
-        return None
 
 
 def holds_term(keys: Keys, term: int) -> Compare:

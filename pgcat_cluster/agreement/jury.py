@@ -91,6 +91,11 @@ def seat(server: str, serving: Iterable[Voter], size: int) -> Jury:
     All voters if there are no more than `size`, who decide by majority. Else `size` of them, drawn zone by
     zone in turn, who need two thirds: those who were not drawn might have seen it differently.
     """
+    return _seated(server, tuple(serving), size)
+
+
+@lru_cache(maxsize=1 << 10)
+def _seated(server: str, serving: tuple[Voter, ...], size: int) -> Jury:
     all_voters = voters(server, serving)
     if len(all_voters) <= size:
         return Jury(jurors=all_voters, need=len(all_voters) // 2 + 1)

@@ -1,12 +1,13 @@
-"""Joining and draining, as guarded transactions."""
+"""Who is there, as nodes say it; joining and draining, as guarded transactions."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 
 from msgspec import structs
 
-from pgcat_cluster.agreement.documents import Live, encode
+from pgcat_cluster.agreement.documents import Live, Undecodable, decode, encode
 from pgcat_cluster.agreement.keys import Keys
 from pgcat_cluster.agreement.transactions import Compare, Field, Operation, Put, Row, Transaction, unchanged
 
@@ -29,3 +30,12 @@ def become(row: Row, live: Live) -> Transaction:
     return Transaction(
         compares=(unchanged(row),), then=(Put(key=row.key, value=encode(live), lease=row.lease),)
     )
+
+
+@lru_cache(maxsize=4096)
+def live_of(value: bytes) -> Live | None:
+    """What a node says of itself; None for what another version of ours may have written: it is not counted."""
+    try:
+        return decode("", value, Live)
+    except Undecodable:
+        return None

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 from msgspec import structs
 
-from pgcat_cluster.fleet.state import Known, StateDirectory
+from pgcat_cluster.fleet.state import Known, State
 from pgcat_cluster.net.tasks import spawn
 from pgcat_cluster.telemetry.logs import get_logger
 
@@ -22,7 +22,7 @@ class Keeping:
 
     def __init__(
         self,
-        state: StateDirectory | None,
+        state: State | None,
         *,
         pause: Callable[[float], Awaitable[None]],
         done: Callable[[], None],
@@ -57,7 +57,7 @@ class Keeping:
         if self._state is not None and known is not None:
             self._state.keep(structs.replace(known, parted=True))
 
-    async def _write(self, state: StateDirectory, known: Known) -> None:
+    async def _write(self, state: State, known: Known) -> None:
         self._disk = asyncio.get_running_loop().run_in_executor(None, state.keep, known)
         try:
             await asyncio.shield(self._disk)

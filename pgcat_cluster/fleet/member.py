@@ -21,8 +21,6 @@ from pgcat_cluster.agreement.documents import (
     Ban,
     Live,
     ServerOverride,
-    Undecodable,
-    decode,
     encode,
 )
 from pgcat_cluster.agreement.effective import Effective, LocalOpinion, effective, ramp
@@ -39,7 +37,7 @@ from pgcat_cluster.fleet.following import Following
 from pgcat_cluster.fleet.house import FleetHouse
 from pgcat_cluster.fleet.keeping import Keeping
 from pgcat_cluster.fleet.membership import Membership
-from pgcat_cluster.fleet.state import Known, StateDirectory
+from pgcat_cluster.fleet.state import Known, State
 from pgcat_cluster.fleet.store import Store, StoreFault
 from pgcat_cluster.fleet.timing import TimedStore
 from pgcat_cluster.fleet.writing import Writing
@@ -80,7 +78,7 @@ class Member:
         live: Live,
         fleet_id: str,
         chance: random.Random,
-        state: StateDirectory | None = None,
+        state: State | None = None,
         table: PrefixTable | None = None,
         now_s: Callable[[], float] = monotonic_s,
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
@@ -750,10 +748,9 @@ class Member:
         """The other nodes that can be asked something."""
         found = []
         for node, row in self._electorate.rows.items():
-            with suppress(Undecodable):
-                live = decode(row.key, row.value, Live)
-                if node != self.node and live.peer:
-                    found.append(Neighbour(node=node, peer=live.peer, zone=live.zone))
+            live = membership.live_of(row.value)
+            if live is not None and live.peer and node != self.node:
+                found.append(Neighbour(node=node, peer=live.peer, zone=live.zone))
         return tuple(found)
 
     def _decided(self, cluster: str, bench: Bench, effect: Decide, outcome: Outcome | None) -> None:

@@ -26,7 +26,7 @@ from pgcat_cluster.agreement.transactions import (
 )
 from pgcat_cluster.fleet.leases import HeldLease
 from pgcat_cluster.fleet.pacing import Backoff
-from pgcat_cluster.fleet.state import StateDirectory
+from pgcat_cluster.fleet.state import State
 from pgcat_cluster.fleet.store import Store, StoreFault
 from pgcat_cluster.net.tasks import spawn
 from pgcat_cluster.telemetry.logs import get_logger, lifecycle
@@ -52,7 +52,7 @@ class Membership:
         node: str,
         live: Live,
         memory: Memory,
-        state: StateDirectory | None,
+        state: State | None,
         table: PrefixTable | None,
         chance: random.Random,
         said: Callable[[], dict[str, bytes]],

@@ -99,6 +99,10 @@ class ModelStore:
 
     # -- reading
 
+    def rows(self) -> dict[str, Row]:
+        """All there is, whether or not it could be asked for now."""
+        return dict(self._contents.rows)
+
     def snapshot(self, prefixes: Sequence[str], now_s: float) -> tuple[int, tuple[Row, ...]]:
         self._attend(now_s)
         return self.revision, tuple(row for prefix in prefixes for row in self._below(prefix))

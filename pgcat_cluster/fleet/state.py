@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 from msgspec import Struct
@@ -39,6 +40,18 @@ class Known(Struct, frozen=True, kw_only=True):
 class _File(Struct, frozen=True, kw_only=True):
     digest: str
     known: msgspec.Raw
+
+
+class State(Protocol):
+    """Where a node keeps what outlives it."""
+
+    def leases(self) -> list[int]: ...
+
+    def keep_leases(self, leases: list[int]) -> None: ...
+
+    def known(self, fleet: str) -> Known | None: ...
+
+    def keep(self, known: Known) -> None: ...
 
 
 class StateDirectory:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 # For durations and deadlines: the clock of the event loops, never set back.
 monotonic_s = time.monotonic
@@ -15,8 +15,13 @@ def wall_s() -> float:
     return time.time()  # noqa: TID251 - this is the clock
 
 
-async def tick(interval_s: float, on_tick: Callable[[float], None]) -> None:
-    """Call `on_tick(now_s)` every interval until cancelled; a late one shows that the loop stood still."""
+async def tick(
+    interval_s: float,
+    on_tick: Callable[[float], None],
+    now_s: Callable[[], float] = monotonic_s,
+    pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
+) -> None:
+    """Call `on_tick(now)` every interval until cancelled; a late one shows that the loop stood still."""
     while True:
-        await asyncio.sleep(interval_s)
-        on_tick(monotonic_s())
+        await pause(interval_s)
+        on_tick(now_s())

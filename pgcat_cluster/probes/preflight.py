@@ -9,7 +9,7 @@ from pgcat_cluster.agreement.bundles import Wrong
 from pgcat_cluster.health.evidence import EvidenceClass, ServerFacts
 from pgcat_cluster.net.outgoing import OpenFailed, ServerAddress
 from pgcat_cluster.net.tls import OutgoingTls
-from pgcat_cluster.probes.prober import ProbeTarget, look_once
+from pgcat_cluster.probes.prober import ProbeTarget, connecting, look_once
 from pgcat_cluster.topology.model import Cluster, Credentials, PoolKey, Server, Topology
 from pgcat_cluster.topology.settings import Settings
 
@@ -119,7 +119,7 @@ class Trial:
         )
         async with self._places:
             try:
-                return await look_once(target, WITHIN_S, self._loop)
+                return await look_once(target, WITHIN_S, connecting(self._loop))
             except OpenFailed as failure:
                 return failure
 

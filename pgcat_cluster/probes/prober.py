@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import math
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -60,6 +61,22 @@ class ProbeGuide(Protocol):
     def probes_per_link(self, server: str) -> int: ...
 
 
+class ProbeLink(Protocol):
+    """A link that answers questions; every failure is an OpenFailed."""
+
+    async def query(self, sql: str, timeout_s: float) -> list[list[str | None]]: ...
+
+    def watch(self, on_readable: Callable[[], None]) -> None: ...
+
+    def unwatch(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+# Opens a link to a target within so many seconds. Raises OpenFailed.
+Connect = Callable[[ProbeTarget, float], Awaitable[ProbeLink]]
+
+
 class Prober:
     """One task per server; each sample goes to `on_sample` as soon as its probe ends."""
 
@@ -69,10 +86,14 @@ class Prober:
         *,
         guide: ProbeGuide,
         on_sample: Callable[[str, Sample], None],
-        loop: asyncio.AbstractEventLoop,
+        connect: Connect,
+        chance: random.Random | None = None,
+        now_s: Callable[[], float] = monotonic_s,
     ) -> None:
+        chance = chance or random.Random()
         self._rounds = {
-            name: _Rounds(name, target, guide, on_sample, loop) for name, target in targets.items()
+            name: _Rounds(name, target, guide, on_sample, connect, chance, now_s)
+            for name, target in targets.items()
         }
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -98,30 +119,34 @@ class _Rounds:
         target: ProbeTarget,
         guide: ProbeGuide,
         on_sample: Callable[[str, Sample], None],
-        loop: asyncio.AbstractEventLoop,
+        connect: Connect,
+        chance: random.Random,
+        now_s: Callable[[], float],
     ) -> None:
         self._server = server
         self._target = target
         self._guide = guide
         self._on_sample = on_sample
-        self._loop = loop
-        self._link: SimpleConnection | None = None
+        self._connect = connect
+        self._chance = chance
+        self._now_s = now_s
+        self._link: ProbeLink | None = None
         self._probes_left = 0  # over this link
         self._due_s = -math.inf
         self._sooner = asyncio.Event()
 
     def nudge(self, after_s: float, fresh: bool) -> None:
-        self._due_s = min(self._due_s, monotonic_s() + after_s)
+        self._due_s = min(self._due_s, self._now_s() + after_s)
         if fresh:
             self._probes_left = 0
         self._sooner.set()
 
     async def run(self) -> None:
         # Rounds that begin together do not go on together: many servers may come at once.
-        share = random.uniform(0.5, 1.0)
+        share = self._chance.uniform(0.5, 1.0)
         try:
             while True:
-                started_s = monotonic_s()
+                started_s = self._now_s()
                 self._due_s = math.inf
                 self._on_sample(self._server, await self._probe(started_s))
                 interval_s = self._guide.probe_interval_s(self._server)
@@ -136,7 +161,7 @@ class _Rounds:
             # Nothing is owed to us now: what comes is the end of the link, or news to look into.
             self._link.watch(lambda: self.nudge(0.0, False))
         try:
-            while (left_s := max(self._due_s, earliest_s) - monotonic_s()) > 0:
+            while (left_s := max(self._due_s, earliest_s) - self._now_s()) > 0:
                 self._sooner.clear()
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(left_s):
@@ -174,15 +199,15 @@ class _Rounds:
         failure: EvidenceClass | None = None,
         detail: str = "",
     ) -> Sample:
-        duration_s = monotonic_s() - started_s
+        duration_s = self._now_s() - started_s
         return Sample(source=source, duration_s=duration_s, facts=facts, failure=failure, detail=detail)
 
     async def _ask_afresh(self, timeout_s: float) -> ServerFacts:
         self._drop_link()
-        deadline_s = monotonic_s() + timeout_s
-        self._link = await _connect(self._target, timeout_s, self._loop)
+        deadline_s = self._now_s() + timeout_s
+        self._link = await self._connect(self._target, timeout_s)
         self._probes_left = self._guide.probes_per_link(self._server) - 1
-        return await self._ask(deadline_s - monotonic_s())
+        return await self._ask(deadline_s - self._now_s())
 
     async def _ask(self, timeout_s: float) -> ServerFacts:
         assert self._link is not None
@@ -194,18 +219,25 @@ class _Rounds:
             self._link = None
 
 
-async def look_once(target: ProbeTarget, timeout_s: float, loop: asyncio.AbstractEventLoop) -> ServerFacts:
+async def look_once(
+    target: ProbeTarget, timeout_s: float, connect: Connect, now_s: Callable[[], float] = monotonic_s
+) -> ServerFacts:
     """Connect, log in, ask, and leave. Raises OpenFailed."""
-    deadline_s = monotonic_s() + timeout_s
-    link = await _connect(target, timeout_s, loop)
+    deadline_s = now_s() + timeout_s
+    link = await connect(target, timeout_s)
     try:
-        return parse_facts(await link.query(_QUESTION, deadline_s - monotonic_s()))
+        return parse_facts(await link.query(_QUESTION, deadline_s - now_s()))
     finally:
         link.close()
 
 
+def connecting(loop: asyncio.AbstractEventLoop) -> Connect:
+    """How a node reaches its servers."""
+    return functools.partial(_connect, loop)
+
+
 async def _connect(
-    target: ProbeTarget, timeout_s: float, loop: asyncio.AbstractEventLoop
+    loop: asyncio.AbstractEventLoop, target: ProbeTarget, timeout_s: float
 ) -> SimpleConnection:
     opened = await open_server(
         target.address,

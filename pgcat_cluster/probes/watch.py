@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
+import random
 from collections.abc import Callable, Mapping
 
 from pgcat_cluster.health.cluster import ClusterHealth, Decision
 from pgcat_cluster.health.evidence import EvidenceClass, ProbeWanted, Sample, Source
 from pgcat_cluster.net.clock import monotonic_s
-from pgcat_cluster.probes.prober import Prober, ProbeTarget
+from pgcat_cluster.probes.prober import Connect, Prober, ProbeTarget
 
 
 class ClusterWatch:
@@ -26,12 +26,17 @@ class ClusterWatch:
         targets: Mapping[str, ProbeTarget],
         *,
         on_change: Callable[[list[Decision]], None],
-        loop: asyncio.AbstractEventLoop,
+        connect: Connect,
+        chance: random.Random | None = None,
+        now_s: Callable[[], float] = monotonic_s,
     ) -> None:
         self.health = health
         self._targets = targets
         self._on_change = on_change
-        self._prober = Prober(targets, guide=health, on_sample=self._receive, loop=loop)
+        self._now_s = now_s
+        self._prober = Prober(
+            targets, guide=health, on_sample=self._receive, connect=connect, chance=chance, now_s=now_s
+        )
 
     def start(self) -> None:
         self._prober.start()
@@ -53,7 +58,7 @@ class ClusterWatch:
 
     def _receive(self, server: str, sample: Sample) -> None:
         changes: list[Decision] = []
-        for decision in self.health.receive(server, sample, monotonic_s()):
+        for decision in self.health.receive(server, sample, self._now_s()):
             if isinstance(decision, ProbeWanted):
                 self._prober.nudge(decision.server, after_s=decision.after_s, fresh=decision.fresh)
             else:

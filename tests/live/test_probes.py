@@ -18,7 +18,7 @@ from pgcat_cluster.net.clock import monotonic_s, tick
 from pgcat_cluster.net.outgoing import ServerAddress
 from pgcat_cluster.net.tasks import spawn
 from pgcat_cluster.net.tls import OutgoingTls
-from pgcat_cluster.probes.prober import Prober, ProbeTarget
+from pgcat_cluster.probes.prober import Prober, ProbeTarget, connecting
 from pgcat_cluster.probes.watch import ClusterWatch
 from pgcat_cluster.topology.settings import Health, Leadership, Read
 from tests.support.stack import StackMaker
@@ -80,7 +80,7 @@ class Watched:
             self.health,
             targets(stack, **changed),
             on_change=self.changes.extend,
-            loop=asyncio.get_running_loop(),
+            connect=connecting(asyncio.get_running_loop()),
         )
 
     @property
@@ -165,7 +165,7 @@ async def test_facts_of_every_server(pg_stack: Stack) -> None:
 
         guide = Watched(pg_stack).health
         who = {"user": user, "secret": pg_stack.passwords[user]}
-        prober = Prober(targets(pg_stack, **who), guide=guide, on_sample=take, loop=loop)
+        prober = Prober(targets(pg_stack, **who), guide=guide, on_sample=take, connect=connecting(loop))
         prober.start()
         try:
             async with asyncio.timeout(WITHIN_S):
@@ -276,7 +276,7 @@ async def test_a_wrong_password_is_no_illness(pg_stack: Stack) -> None:
             enough.set()
 
     loop = asyncio.get_running_loop()
-    prober = Prober(targets(pg_stack, secret="wrong"), guide=guide, on_sample=take, loop=loop)
+    prober = Prober(targets(pg_stack, secret="wrong"), guide=guide, on_sample=take, connect=connecting(loop))
     prober.start()
     try:
         async with asyncio.timeout(WITHIN_S):

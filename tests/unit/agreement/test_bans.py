@@ -412,6 +412,19 @@ def test_a_node_that_does_not_run_what_is_accepted_proposes_nothing() -> None:
     assert fleet.bans() == {}
 
 
+def test_no_ban_ends_by_what_was_said_of_an_older_topology() -> None:
+    fleet = Fleet("a", "b", "c")
+    fleet.believe("bad", "refused")
+    fleet.wait(1)
+    fleet.put(KEYS.accepted, encode(Accepted(gen=2, from_rev=0, term=0, docs={})))
+    fleet.believe("proven")
+    fleet.wait(8)
+    assert fleet.bans() == {"main/r1/fleet": "banned"}
+    fleet.generation = 2
+    fleet.wait(2)
+    assert fleet.bans() == {"main/r1/fleet": "probation"}
+
+
 def test_a_refused_decision_is_counted_again_by_the_truth() -> None:
     fleet = Fleet("a", "a")
     fleet.believe("bad", "refused")

@@ -21,7 +21,7 @@ from pgcat_cluster.agreement.documents import (
 from pgcat_cluster.agreement.effects import Commit, Effect, Fetch, Preflight, Say
 from pgcat_cluster.agreement.transactions import Batch, Delete, Outcome, Put
 from pgcat_cluster.topology.reading import Problem
-from tests.support.edits import DOCUMENTS, KEYS, Fleet
+from tests.support.edits import DOCUMENTS, KEYS, Fleet, Node
 
 LARGER = {"pools/app": b"users = { app = {} }\nsize = 20"}
 BROKEN = {"pools/app": b"users = { app = {} }\nsizee = 20"}
@@ -490,6 +490,46 @@ def test_an_edit_that_was_overwritten_meanwhile_is_not_activated(fleet: Fleet) -
     assert ("activate", False) in fleet.commits
     assert fleet.generations == [1, 1, 1]
     assert fleet.status.desired.state == "rejected"
+
+
+def test_an_edit_that_somebody_finds_wrong_meanwhile_is_not_activated(fleet: Fleet) -> None:
+    broken = next(node for node in fleet.nodes if not node.is_coordinator)
+    fleet.put(LARGER)
+
+    def before_commit(commit: Commit) -> None:
+        if commit.purpose == "activate" and broken.ack.valid is not None:
+            broken.trial = lambda _: ((Wrong("users/app", "secret", "is gone"),), ())
+            broken.follower.judge_again()
+            broken.turn()
+
+    fleet.before_commit = before_commit
+    fleet.run(5.0)
+    assert ("activate", False) in fleet.commits
+    assert fleet.generations == [1, 1, 1]
+    assert fleet.status.desired.state == "rejected"
+
+
+def test_an_edit_waits_for_who_came_meanwhile(fleet: Fleet) -> None:
+    came: list[Node] = []
+
+    def before_commit(commit: Commit) -> None:
+        if commit.purpose == "activate" and not came:
+            came.append(fleet.join("d"))
+            came[0].state("serving")
+            came[0].is_frozen = True
+
+    fleet.before_commit = before_commit
+    fleet.put(LARGER)
+    fleet.run(3.0)
+    assert ("activate", False) in fleet.commits
+    assert fleet.generations[:3] == [
+        1,
+        1,
+        1,
+    ]  # it stands still, and there is time until the others go on without
+    came[0].is_frozen = False
+    fleet.run(3.0)
+    assert fleet.generations == [2, 2, 2, 2]
 
 
 @pytest.mark.parametrize(
