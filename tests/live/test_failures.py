@@ -13,20 +13,23 @@ from dataclasses import dataclass
 
 import pytest
 
+from pgcat_cluster.agreement.transactions import Batch
 from pgcat_cluster.demo.etcd import EtcdMember
 from pgcat_cluster.demo.node import Node
 from pgcat_cluster.demo.postgres import Postgres
 from tests.support.fleets import PATIENT
-from tests.support.histories import CALM, PEACE, Replay
+from tests.support.histories import CALM, PEACE, Replay, save
 from tests.support.load import Load
 from tests.support.nodes import backend, connect, eventually, lines, port
+from tests.support.results import FIGURES, Figures
 from tests.support.rigs import KEYS, Rig, rig_of
 
 pytestmark = [pytest.mark.once, pytest.mark.timeout(1500)]
 
 BANS = '[bans]\nmin = "2s"\nmax = "8s"\nramp = "1s"\n'
+LEASE = 'ttl = "5s"\n'
 # What is silent is found within some seconds; a server that is only late on a busy machine is not.
-WATCHFUL = '[health]\ninterval = "500ms"\nfall = 2\ntimeout_min = "2s"\ntimeout_max = "2s"\n'
+WATCHFUL = '[health]\ninterval = "500ms"\nfall = 2\ntimeout_min = "1500ms"\ntimeout_max = "1500ms"\n'
 PATIENCE_S = 120.0
 A_LITTLE_S = 0.1
 TOO_SLOW_S = 10.0
@@ -52,7 +55,7 @@ SHORT = Form(
     "short",
     nodes=3,
     peace_s=1.5,
-    outages=(("killed", 4.0),),
+    outages=(("killed", 2.0),),
     members=(("frozen", True), ("killed", False)),
     silences=(("frozen", "cut"),),
     rounds=2,
@@ -61,12 +64,12 @@ SHORT = Form(
 LONG = Form(
     "long",
     nodes=8,
-    peace_s=120.0,
-    outages=(("frozen", 60.0), ("cut", 60.0), ("slow", 60.0), ("killed", 600.0)),
+    peace_s=60.0,
+    outages=(("frozen", 20.0), ("cut", 20.0), ("slow", 20.0), ("killed", 600.0)),
     members=tuple((fault, leads) for fault in FAULTS for leads in (True, False)),
     silences=(("frozen", "cut"), ("slow", "frozen"), ("cut", "slow")),
-    rounds=8,
-    flapping_s=120.0,
+    rounds=6,
+    flapping_s=60.0,
 )
 
 
@@ -81,24 +84,48 @@ def form(request: pytest.FixtureRequest) -> Form:
 
 
 @pytest.fixture(scope="module")
-def shared_rig(form: Form) -> Iterator[Rig]:
-    with rig_of(form.nodes, fleet=PATIENT + BANS, cluster="min_healthy = 1", pool="size = 4") as rig:
+def shared_rig(form: Form, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+    """Its history is kept beside the other files of the run, for who wants to know more."""
+    with rig_of(form.nodes, fleet=LEASE + PATIENT + BANS, cluster="min_healthy = 1", pool="size = 4") as rig:
         yield rig
+        save(rig.history(), tmp_path_factory.mktemp("history") / "failures.jsonl")
 
 
 @pytest.fixture
-def rig(shared_rig: Rig) -> Iterator[Rig]:
+def figures(request: pytest.FixtureRequest, form: Form) -> Figures:
+    """What the test measures; those of the long form are kept."""
+    figures: Figures = {"nodes": form.nodes}
+    if form is LONG:
+        request.node.stash[FIGURES] = figures
+    return figures
+
+
+@pytest.fixture
+def rig(shared_rig: Rig, figures: Figures) -> Iterator[Rig]:
     """The history of what happens keeps to the invariants. What comes back by itself may do so behind the test."""
+    before, began_s = shared_rig.revision(), time.monotonic()
     yield shared_rig
-    Replay(KEYS).replay(shared_rig.history())
+    figures["seconds"] = round(time.monotonic() - began_s, 1)
+    history = shared_rig.history()
+    figures["writes"] = sum(is_written(one.batch) for one in history if one.batch.revision > before)
+    replay = Replay(KEYS)
+    replay.replay(history)
+    figures["revisions_checked"] = replay.revision
 
 
 @pytest.fixture
-def load(rig: Rig) -> Iterator[Load]:
+def load(rig: Rig, figures: Figures) -> Iterator[Load]:
     with Load(rig.nodes) as load:
         yield load
         load.goes_on()
+    figures["statements"], figures["broken_off"] = load.statements, load.broken_off
+    figures["errors"] = len(load.failures)
     assert load.failures == []
+
+
+def is_written(batch: Batch) -> bool:
+    """Whether it is a revision in which a key of the fleet was put or deleted."""
+    return any(event.key.startswith(KEYS.root) for event in batch.events)
 
 
 # -- what is waited for
@@ -148,11 +175,14 @@ def bans(rig: Rig) -> list[str]:
     return [key.removeprefix("decided/ban/main/") for key in rig.keys("decided/ban/")]
 
 
-def is_out(rig: Rig, *servers: Postgres) -> None:
-    """The fleet has banned these servers, and nobody is sent to them any more."""
+def is_out(rig: Rig, *servers: Postgres) -> float:
+    """The fleet has banned these servers, and nobody is sent to them any more; how long it took, in seconds."""
+    began_s = time.monotonic()
     wait(lambda: bans(rig) == sorted(f"{one.name}/fleet" for one in servers), "the fleet bans them")
     wait(lambda: all(avoids(node, one) for node in rig.nodes for one in servers), "all avoid them")
+    took_s = time.monotonic() - began_s
     assert not reads(*rig.nodes) & {one.port for one in servers}
+    return round(took_s, 2)
 
 
 def is_back(rig: Rig, *servers: Postgres) -> None:
@@ -191,9 +221,9 @@ def edit(rig: Rig, key: str, text: str) -> None:
 @contextlib.contextmanager
 def watchful(rig: Rig) -> Iterator[None]:
     """What does not answer counts as ill soon."""
-    edit(rig, "config/fleet", WATCHFUL + BANS)
+    edit(rig, "config/fleet", LEASE + WATCHFUL + BANS)
     yield
-    edit(rig, "config/fleet", PATIENT + BANS)
+    edit(rig, "config/fleet", LEASE + PATIENT + BANS)
 
 
 # -- what goes wrong
@@ -242,30 +272,33 @@ def test_what_is_a_little_slow_harms_nobody(rig: Rig, load: Load) -> None:
 # -- servers
 
 
-def test_a_replica_is_killed_again_and_again(rig: Rig, load: Load, form: Form) -> None:
+def test_a_replica_is_killed_again_and_again(rig: Rig, load: Load, form: Form, figures: Figures) -> None:
     r2 = rig.stack.replicas[1]
     settle(rig)
     for strikes in range(1, form.rounds + 1):
         with rig.killed(r2):
-            is_out(rig, r2)
+            figures[f"avoided_s_strike_{strikes}"] = is_out(rig, r2)
             (ban,) = rig.values("decided/ban/")
             assert (ban["state"], ban["why"], ban["strikes"]) == ("banned", ["refused"], strikes)
             assert (ban["jury"], ban["need"]) == (len(rig.nodes), len(rig.nodes) // 2 + 1)
         wait(lambda: [ban["state"] for ban in rig.values("decided/ban/")] != ["banned"], "its time is up")
     end_s = time.monotonic() + form.flapping_s
+    flaps = 0
     while time.monotonic() < end_s:
         with rig.killed(r2):
             load.goes_on()
+        flaps += 1
+    figures["flaps"], figures["flapping_s"] = flaps, form.flapping_s
     is_back(rig, r2)
 
 
-def test_replicas_fall_silent(rig: Rig, load: Load, form: Form) -> None:
+def test_replicas_fall_silent(rig: Rig, load: Load, form: Form, figures: Figures) -> None:
     r1, r2 = rig.stack.replicas
     settle(rig)
     with watchful(rig):
         for first, second in form.silences:
             with failing(rig, first, r1), failing(rig, second, r2):
-                is_out(rig, r1, r2)
+                figures[f"avoided_s_{first}_and_{second}"] = is_out(rig, r1, r2)
                 assert reads(*rig.nodes) == {rig.stack.primary.port}
             load.goes_on()
             is_back(rig, r1, r2)
@@ -346,20 +379,25 @@ def test_a_zone_is_cut_off(rig: Rig, load: Load) -> None:
 # -- the store
 
 
-def test_a_member_of_the_store_fails(rig: Rig, load: Load, form: Form) -> None:
+def test_a_member_of_the_store_fails(rig: Rig, load: Load, form: Form, figures: Figures) -> None:
     for number, (fault, leads) in enumerate(form.members):
         leader = rig.etcd.leader()
         member = leader if leads else next(one for one in rig.etcd.members if one is not leader)
         with rig.marked(CALM), failing(rig, fault, member, slow_s=1.0):
+            began_s = time.monotonic()
             edit(rig, "config/pools/test", f"users = {{ test = {{}} }}\nsize = {10 + number}")
+            figures[f"edit_s_{'leader' if leads else 'follower'}_{fault}"] = round(
+                time.monotonic() - began_s, 2
+            )
             load.goes_on()
 
 
-def test_all_of_the_store_is_gone(rig: Rig, load: Load, form: Form) -> None:
+def test_all_of_the_store_is_gone(rig: Rig, load: Load, form: Form, figures: Figures) -> None:
     r1 = rig.stack.replicas[0]
     restarted = rig.nodes[-1]
     settle(rig)
     for fault, outage_s in form.outages:
+        figures[f"{fault}_s"] = outage_s
         before = rig.revision()
         with failing(rig, fault, *rig.etcd.members, slow_s=1.0):
             with rig.killed(r1):
