@@ -8,7 +8,7 @@ import os
 import random
 import socket
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from hashlib import sha256
 from pathlib import Path
 from types import MappingProxyType
@@ -27,7 +27,7 @@ from pgcat_cluster.agreement.peer_frames import Alive, Cancel, Nudge, Ping
 from pgcat_cluster.errors import ConfigFault
 from pgcat_cluster.fleet.cancels import Cancels
 from pgcat_cluster.fleet.commands import Commands
-from pgcat_cluster.fleet.etcd import EtcdSettings, EtcdStore, StoreTls
+from pgcat_cluster.fleet.etcd import EtcdSettings, EtcdStore, members_of
 from pgcat_cluster.fleet.member import Member
 from pgcat_cluster.fleet.peers import Look, PeerLinks, PeerPort, PeerUnavailable
 from pgcat_cluster.fleet.state import Occupied, StateDirectory
@@ -40,7 +40,7 @@ from pgcat_cluster.net.outgoing import OpenFailed
 from pgcat_cluster.net.provisions import Provisions, provide
 from pgcat_cluster.net.secrets import SecretReader
 from pgcat_cluster.net.tasks import spawn
-from pgcat_cluster.net.tls import TlsContexts
+from pgcat_cluster.net.tls import OutgoingTls, TlsContexts, TlsFilesUnusable
 from pgcat_cluster.node import EXIT_CONFIG, Node
 from pgcat_cluster.probes.preflight import Trial
 from pgcat_cluster.probes.prober import connecting, look_once
@@ -69,7 +69,7 @@ class FleetNode:
     def __init__(
         self,
         local: Local,
-        password: str,
+        store: EtcdSettings,
         fleet_key: FleetKey | None,
         state: StateDirectory | None,
         directory: Path,
@@ -96,9 +96,9 @@ class FleetNode:
         self._paused: frozenset[PoolKey] = frozenset()
         self._life: asyncio.Task[None] | None = None
         chance = random.Random()
-        store = EtcdStore(_store_settings(where, password), chance=chance)
+        self._store = EtcdStore(store, chance=chance)
         self.member = Member(
-            store,
+            self._store,
             self,
             keys=Keys(where.fleet),
             node=own_id,
@@ -119,7 +119,7 @@ class FleetNode:
             table=self._table if fleet_key is not None else None,
         )
         self.commands = Commands(
-            store,
+            self._store,
             Keys(where.fleet),
             settings=lambda: self.member.settings,
             paused=lambda: frozenset(key.database for key in self._paused),
@@ -181,6 +181,7 @@ class FleetNode:
 
     async def reload(self) -> list[str]:
         """Read secrets and certificates again, and judge again what was desired."""
+        self._renew_own_secrets()
         self.member.judge_again()
         async with self.node.changing:
             settings = self.member.settings
@@ -192,6 +193,19 @@ class FleetNode:
                 problems = "; ".join(invalid.lines())
                 lifecycle(self.node.log, "config.rejected", level="error", problems=problems)
                 raise ConfigFault(problems) from None
+
+    def _renew_own_secrets(self) -> None:
+        """Sign and log in by what stands in the files now. Raises ConfigFault, with all as it was."""
+        try:
+            password, fleet_key = own_secrets(self._local, lambda _text: None)
+        except (SecretUnavailable, FleetKeyUnusable, OSError) as problem:
+            lifecycle(self.node.log, "config.rejected", level="error", problems=f"store: {problem}")
+            raise ConfigFault(f"store: {problem}") from None
+        self._store.password = password
+        if fleet_key is not None and self._links is not None and self._port is not None:
+            self.node.control.keys.fleet_key = fleet_key
+            self._port.use(fleet_key)
+            self._links.use(fleet_key)
 
     # -- what the member asks of the node
 
@@ -338,16 +352,26 @@ class _Healths(Mapping[str, ClusterHealth]):
         return len(self._watches)
 
 
+def own_secrets(local: Local, warn: Callable[[str], None]) -> tuple[str, FleetKey | None]:
+    """The password for the store, and the fleet key. Raises SecretUnavailable, FleetKeyUnusable and OSError."""
+    where = local.store
+    reader = SecretReader(Path(local.node.secrets_dir), warn)
+    password = "" if where.secret is None else reader(parse_reference(where.secret))
+    fleet_key = None if where.peer_key is None else FleetKey.parse(Path(where.peer_key).read_text())
+    return password, fleet_key
+
+
 def _store_settings(where: Store, password: str) -> EtcdSettings:
-    tls = None
-    if where.ca is not None:
-        tls = StoreTls(
-            authority=Path(where.ca),
-            certificate=Path(where.cert) if where.cert else None,
-            key=Path(where.key) if where.key else None,
+    files = (None if one is None else Path(one) for one in (where.ca, where.cert, where.key))
+    authority, certificate, key = files
+    endpoints, tls = members_of(where.endpoints, authority=authority, certificate=certificate, key=key)
+    if tls is not None:
+        # Tried here, for gRPC does not say what is wrong with them.
+        OutgoingTls(
+            "require" if authority is None else "verify-ca", ca=where.ca, cert=where.cert, key=where.key
         )
     return EtcdSettings(
-        endpoints=tuple(where.endpoints),
+        endpoints=endpoints,
         tls=tls,
         user=where.user or "",
         password=password,
@@ -368,15 +392,13 @@ def _this_machine() -> str:
 def run(local: Local, directory: Path) -> int:
     """Run a node of a fleet until it is told to stop; the exit code. `directory`: where relative paths begin."""
     where = local.store
-    state = fleet_key = None
+    state = None
     try:
-        if where.peer_key is not None:
-            fleet_key = FleetKey.parse(Path(where.peer_key).read_text())
-        reader = SecretReader(Path(local.node.secrets_dir), say)
-        password = "" if where.secret is None else reader(parse_reference(where.secret))
+        password, fleet_key = own_secrets(local, say)
+        store = _store_settings(where, password)
         if where.state_dir is not None:
             state = StateDirectory(Path(where.state_dir))
-    except (SecretUnavailable, Occupied, FleetKeyUnusable) as problem:
+    except (SecretUnavailable, Occupied, FleetKeyUnusable, TlsFilesUnusable) as problem:
         say(f"store: {problem}")
         return EXIT_CONFIG
     except OSError as error:
@@ -386,7 +408,7 @@ def run(local: Local, directory: Path) -> int:
         say("store.state_dir is not set: while the store is away this node can not be restarted")
 
     async def main(writer: LineWriter) -> int:
-        fleet_node = FleetNode(local, password, fleet_key, state, directory, asyncio.get_running_loop())
+        fleet_node = FleetNode(local, store, fleet_key, state, directory, asyncio.get_running_loop())
         return await serve(fleet_node.node, writer)
 
     return run_logging(local.node.log, main)

@@ -35,7 +35,7 @@ from pgcat_cluster.fleet.store import Denied, Refused, Store, StoreFault, Unknow
 from pgcat_cluster.net.clock import wall_s
 from pgcat_cluster.topology.reading import InvalidSettings, Problem, nearest
 from pgcat_cluster.topology.settings import NAME
-from pgcat_cluster.topology.units import DURATION
+from pgcat_cluster.topology.units import DURATION, HTTPS
 
 _Answer = TypeVar("_Answer")
 
@@ -62,8 +62,10 @@ def _duration(_context: click.Context, _parameter: click.Parameter, given: str |
 def _endpoints(_context: click.Context, _parameter: click.Parameter, given: str | None) -> tuple[str, ...]:
     endpoints = tuple(filter(None, map(str.strip, (given or "").split(","))))
     for endpoint in endpoints:
-        if not re.fullmatch(r"(\[[0-9A-Fa-f:.%\w]+\]|[^\s/:]+):\d{1,5}", endpoint):
-            raise click.BadParameter(f"{endpoint!r} is not allowed; allowed: HOST:PORT, several with commas")
+        if not re.fullmatch(r"(https://)?(\[[0-9A-Fa-f:.%\w]+\]|[^\s/:]+):\d{1,5}", endpoint):
+            raise click.BadParameter(
+                f"{endpoint!r} is not allowed; allowed: HOST:PORT or https://HOST:PORT, several with commas"
+            )
     return endpoints
 
 
@@ -77,7 +79,7 @@ _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 _PLACE = (
     click.option(
         "--etcd", envvar="PGCAT_ETCD", metavar="HOST:PORT,…", callback=_endpoints,
-        help="Members of etcd; or PGCAT_ETCD.",
+        help="Members of etcd, https://HOST:PORT,… for TLS; or PGCAT_ETCD.",
     ),
     click.option(
         "--fleet", envvar="PGCAT_FLEET", metavar="NAME", callback=_fleet_name,
@@ -594,8 +596,8 @@ def _run(place: Place, work: Callable[[Operator], Awaitable[_Answer]]) -> _Answe
         if not given:
             variable = f"PGCAT_{option[2:].upper()}"
             raise click.UsageError(f"{option} or {variable} must say which fleet is meant")
-    if place.authority is None and (place.certificate or place.key):
-        raise click.UsageError("--tls-cert and --tls-key need --tls-ca")
+    if not _speaks_tls(place) and (place.certificate or place.key):
+        raise click.UsageError("--tls-cert and --tls-key need --tls-ca, or https:// in --etcd")
 
     async def run() -> _Answer:
         store = open_store(place)
@@ -613,18 +615,22 @@ def _run(place: Place, work: Callable[[Operator], Awaitable[_Answer]]) -> _Answe
         raise click.ClickException(plain(_explained(fault, place))) from None
 
 
+def _speaks_tls(place: Place) -> bool:
+    return place.authority is not None or any(endpoint.startswith(HTTPS) for endpoint in place.endpoints)
+
+
 def open_store(place: Place) -> Store:
-    from pgcat_cluster.fleet.etcd import EtcdSettings, EtcdStore, StoreTls
+    from pgcat_cluster.fleet.etcd import EtcdSettings, EtcdStore, members_of
 
     password = ""
     if place.password_file is not None:
         password = next(iter(place.password_file.read_text(encoding="utf-8").splitlines()), "")
-    tls = None
-    if place.authority is not None:
-        tls = StoreTls(authority=place.authority, certificate=place.certificate, key=place.key)
+    endpoints, tls = members_of(
+        place.endpoints, authority=place.authority, certificate=place.certificate, key=place.key
+    )
     # Whether this etcd is good enough is for the nodes to say.
     settings = EtcdSettings(
-        endpoints=place.endpoints, tls=tls, user=place.user, password=password, allow_bad_version=True
+        endpoints=endpoints, tls=tls, user=place.user, password=password, allow_bad_version=True
     )
     return EtcdStore(settings, chance=random.Random())
 
@@ -651,5 +657,5 @@ def _explained(fault: StoreFault, place: Place) -> str:
         case Unknown():
             return f"etcd's answer was lost: {fault}; `fleet status` tells whether it was done"
     where = ", ".join(place.endpoints)
-    tls = "" if place.authority else ", and --tls-ca if it speaks TLS"
+    tls = "" if _speaks_tls(place) else ", and --tls-ca if it speaks TLS"
     return f"etcd can not be reached at {where}: {fault}; check --etcd{tls}"

@@ -21,7 +21,18 @@ EXIT_CONFIG = 78  # sysexits.h: the configuration is wrong
     metavar="FILE",
     help="A TOML file: [node], clusters, pools and users; or [node] and [store] for a node of a fleet.",
 )
-@click.option("--etcd", metavar="HOST:PORT,...", help="The members of the etcd that the fleet shares.")
+@click.option(
+    "--etcd", metavar="HOST:PORT,...", help="The members of the fleet's etcd; https://HOST:PORT,... for TLS."
+)
+@click.option(
+    "--etcd-ca", metavar="FILE", help="Who signed the members' certificates, if no public authority."
+)
+@click.option("--etcd-cert", metavar="FILE", help="Our certificate, where the members ask for one.")
+@click.option("--etcd-key", metavar="FILE", help="Its key.")
+@click.option("--etcd-user", metavar="NAME", help="A user of etcd, with the role of a node.")
+@click.option(
+    "--etcd-secret", metavar="REFERENCE", help="Its password: file:NAME in --secrets-dir, or env:NAME."
+)
 @click.option("--fleet", metavar="NAME", help="The name of the fleet.")
 @click.option("--node", "name", metavar="NAME", help="This node's name, which no other of the fleet has.")
 @click.option("--zone", metavar="ZONE", help="Where this node is; bans are weighed by zones.")
@@ -40,6 +51,11 @@ def run(
     context: click.Context,
     config_path: Path | None,
     etcd: str | None,
+    etcd_ca: str | None,
+    etcd_cert: str | None,
+    etcd_key: str | None,
+    etcd_user: str | None,
+    etcd_secret: str | None,
     fleet: str | None,
     name: str | None,
     zone: str | None,
@@ -55,12 +71,17 @@ def run(
     """Run a node: from one TOML file, or as part of a fleet whose documents are in etcd.
 
     \b
-    SIGHUP   reads the file again, in a fleet only secrets and certificates; clients stay,
-             and what is invalid changes nothing.
+    SIGHUP   reads the file again, in a fleet only secrets, keys and certificates; clients
+             stay, and what is invalid changes nothing.
     SIGTERM  drains: no new clients, running transactions finish. A second one stops at once.
     """
     store = {
         "endpoints": etcd.split(",") if etcd else None,
+        "ca": etcd_ca,
+        "cert": etcd_cert,
+        "key": etcd_key,
+        "user": etcd_user,
+        "secret": etcd_secret,
         "fleet": fleet,
         "zone": zone,
         "host": host,

@@ -32,6 +32,7 @@ from pgcat_cluster.agreement.transactions import (
     Transaction,
 )
 from pgcat_cluster.fleet import versions
+from pgcat_cluster.fleet.reasons import why_refused, why_unreachable
 from pgcat_cluster.fleet.store import (
     Compacted,
     Denied,
@@ -45,6 +46,7 @@ from pgcat_cluster.fleet.store import (
 )
 from pgcat_cluster.net.clock import monotonic_s
 from pgcat_cluster.net.tasks import spawn
+from pgcat_cluster.topology.units import HTTPS
 
 _log = structlog.get_logger(__name__)
 
@@ -61,15 +63,20 @@ CHANNEL_OPTIONS = [
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.max_reconnect_backoff_ms", 2000),
+    # The way to the store is a matter of the fleet, not of what the environment says for browsers.
+    ("grpc.enable_http_proxy", 0),
     # A page of rows may be larger than gRPC's 4 MiB.
     ("grpc.max_receive_message_length", _LIMITLESS),
 ]
 
 
 class StoreTls(Struct, frozen=True, kw_only=True):
-    """The authority that signed the members' certificates, and a certificate of ours where they ask for one."""
+    """The authority that signed the members' certificates, and a certificate of ours where they ask for one.
 
-    authority: Path
+    No authority: those that gRPC knows, the public ones.
+    """
+
+    authority: Path | None = None
     certificate: Path | None = None
     key: Path | None = None
 
@@ -94,6 +101,15 @@ class EtcdSettings(Struct, frozen=True, kw_only=True):
     login_jitter_s: float = 1.0
 
 
+def members_of(
+    endpoints: Sequence[str], *, authority: Path | None, certificate: Path | None, key: Path | None
+) -> tuple[tuple[str, ...], StoreTls | None]:
+    """`host:port` of each, and TLS if they are written with `https://`, or an authority is given."""
+    plain = tuple(endpoint.removeprefix(HTTPS) for endpoint in endpoints)
+    is_plain = authority is None and plain == tuple(endpoints)
+    return plain, None if is_plain else StoreTls(authority=authority, certificate=certificate, key=key)
+
+
 class EtcdStore:
     """The port to etcd. Nothing is opened before the first call: a process that forks does so before it.
 
@@ -102,6 +118,7 @@ class EtcdStore:
     """
 
     def __init__(self, settings: EtcdSettings, *, chance: random.Random) -> None:
+        self.password = settings.password  # may be replaced at any time
         self._settings = settings
         self._chance = chance
         self._members = [_Member(endpoint, settings) for endpoint in settings.endpoints]
@@ -294,7 +311,7 @@ class EtcdStore:
             if refused is not None:
                 # A login costs the server much, and the whole fleet may need one at once.
                 await asyncio.sleep(self._chance.uniform(0.0, self._settings.login_jitter_s))
-            request = rpc.AuthenticateRequest(name=self._settings.user, password=self._settings.password)
+            request = rpc.AuthenticateRequest(name=self._settings.user, password=self.password)
             try:
                 response = await member.auth.Authenticate(request, timeout=self._settings.call_s)
                 self._token = response.token
@@ -510,8 +527,16 @@ class _Member:
         states = grpc.ChannelConnectivity
         while (state := self._channel.get_state(try_to_connect=True)) is not states.READY:
             if state in (states.TRANSIENT_FAILURE, states.SHUTDOWN):
-                raise Unavailable(f"{self.endpoint} can not be reached")
+                raise Unavailable(f"{self.endpoint} can not be reached: {await self._why_not()}")
             await self._channel.wait_for_state_change(state)
+
+    async def _why_not(self) -> str:
+        """What a call says that is not made to wait for a connection."""
+        try:
+            await self.maintenance.Status(rpc.StatusRequest(), timeout=self._settings.call_s)
+        except grpc.aio.AioRpcError as error:
+            return why_unreachable(error.details() or "", with_tls=self._settings.tls is not None)
+        return "it was away for a moment"
 
     async def close(self) -> None:
         if self._channel is not None:
@@ -522,7 +547,7 @@ def _channel(endpoint: str, tls: StoreTls | None) -> Any:
     if tls is None:
         return grpc.aio.insecure_channel(endpoint, options=CHANNEL_OPTIONS)
     credentials = grpc.ssl_channel_credentials(
-        tls.authority.read_bytes(),
+        tls.authority.read_bytes() if tls.authority else None,
         tls.key.read_bytes() if tls.key else None,
         tls.certificate.read_bytes() if tls.certificate else None,
     )
@@ -582,7 +607,7 @@ def _is_refusal(reason: str) -> bool:
 
 def _cancelled(reason: str) -> StoreFault:
     if _is_refusal(reason):
-        return Denied(f"the watch was refused: {reason or 'no permission'}")
+        return Denied(f"the watch was refused: {why_refused(reason) or 'no permission'}")
     return Unavailable(f"the watch was cancelled: {reason}")
 
 
@@ -593,7 +618,7 @@ def _translated(code: Any, details: str, writes: bool) -> StoreFault:
     if code in (codes.UNAUTHENTICATED, codes.PERMISSION_DENIED) or any(
         sign in details for sign in ("authentication failed", "user name is empty", "auth store is old")
     ):
-        return Denied(text)
+        return Denied(why_refused(text))
     if "lease not found" in details:
         return LeaseGone(text)
     if "has been compacted" in details:

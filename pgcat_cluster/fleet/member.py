@@ -187,7 +187,7 @@ class Member:
         if following.estranged:
             return f"the store is not believed: {following.fault}"
         if following.fault:
-            return f"the store does not answer: {following.fault}"
+            return f"the store can not be used: {following.fault}"
         if self.membership.trouble:
             return self.membership.trouble
         if not self.membership.has_joined:

@@ -9,6 +9,7 @@ from typing import Any
 
 from pgcat_cluster.topology import settings
 from pgcat_cluster.topology.settings import SIZE_DEFAULT, ClientTls, Document, ServerTls, Settings
+from pgcat_cluster.topology.units import HTTPS
 
 Broken = Iterator[tuple[tuple[str, ...], str]]
 
@@ -185,8 +186,14 @@ def _store_says_all_of_a_pair(store: settings.Store) -> Broken:
     for one, other in (*pairs, *((other, one) for one, other in pairs)):
         if getattr(store, one) and not getattr(store, other):
             yield (other,), f"is missing; it belongs to {one}"
-    if store.cert is not None and store.ca is None:
-        yield ("ca",), "is missing; TLS needs the authority of the members' certificates"
+    spoken = {endpoint.startswith(HTTPS) for endpoint in store.endpoints}
+    if len(spoken) > 1:
+        yield ("endpoints",), "are https:// in part; all members speak TLS, or none"
+    if store.cert is not None and store.ca is None and True not in spoken:
+        yield (
+            ("ca",),
+            "is missing; TLS needs the authority of the members' certificates, or https:// endpoints",
+        )
 
 
 RULES: Mapping[type[Document], tuple[Callable[[Any], Broken], ...]] = {

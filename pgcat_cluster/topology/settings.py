@@ -11,7 +11,7 @@ from typing import Annotated, ClassVar, Literal
 from msgspec import Meta, Struct, field
 
 from pgcat_cluster.topology.secrets import REFERENCE, VERIFIER
-from pgcat_cluster.topology.units import ADDRESS, ADDRESS_OR_OFF, DURATION, SIZE, Notation
+from pgcat_cluster.topology.units import ADDRESS, ADDRESS_OR_OFF, DURATION, ENDPOINT, SIZE, Notation
 
 _YEAR_S = 365 * 86400.0
 _GIBIBYTE = 1 << 30
@@ -52,6 +52,7 @@ LeaseSpan = Annotated[float, Meta(ge=5, le=30), _text(DURATION)]
 Size = Annotated[int, Meta(ge=0), _text(SIZE)]
 StatementSize = Annotated[int, Meta(ge=1 << 10, le=_GIBIBYTE), _text(SIZE)]  # PostgreSQL's own limit is 1 GiB
 ListenAddress = Annotated[str, _text(ADDRESS)]
+Endpoint = Annotated[str, _text(ENDPOINT)]
 OptionalAddress = Annotated[str, _text(ADDRESS_OR_OFF)]
 Reference = Annotated[str, _text(REFERENCE)]
 Verifier = Annotated[str, _text(VERIFIER)]
@@ -178,9 +179,12 @@ class Store(Document, frozen=True, kw_only=True):
     `host` names what the node shares its fate with, unset: this machine. Without `state_dir` a node that starts
     while the store is away has nothing to go by. At `peer` other nodes of the fleet ask this one, who share the
     lines of the file `peer_key`; without it cancel requests work only at the node of the client they are for.
+
+    Endpoints with `https://`, or `ca`: the members speak TLS. `ca` signed their certificates, unset: a public
+    authority did; `cert` and `key` are ours, where they ask for them. `user` and `secret` are one of etcd's.
     """
 
-    endpoints: list[ListenAddress]
+    endpoints: list[Endpoint]
     fleet: Name
     zone: str = ""
     host: Text | None = None

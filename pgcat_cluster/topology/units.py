@@ -76,6 +76,10 @@ def show_size(size_bytes: float) -> str:
     return f"{int(size_bytes) // _BYTES[unit]}{unit}"
 
 
+# In front of an address: it speaks TLS.
+HTTPS = "https://"
+
+
 def parse_address(text: str) -> Address:
     """`127.0.0.1:6432`, `name:6432` or `[::1]:6432`; port 0 is any free one."""
     bracketed, plain, port = _matched(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\s:\[\]]+)):([0-9]{1,5})", text).groups()
@@ -86,6 +90,11 @@ def parse_address(text: str) -> Address:
 
 def _checked_address(text: str) -> str:
     parse_address(text)
+    return text
+
+
+def _checked_endpoint(text: str) -> str:
+    _checked_address(text.removeprefix(HTTPS))
     return text
 
 
@@ -114,4 +123,9 @@ ADDRESS_OR_OFF = Notation(
     parse=_checked_address_or_off,
     pattern=r"^(.+:[0-9]{1,5})?$",
     allowed='an address with a port such as "127.0.0.1:9930", or "" for off',
+)
+ENDPOINT = Notation(
+    parse=_checked_endpoint,
+    pattern=r"^(https://)?.+:[0-9]{1,5}$",
+    allowed='an address with a port such as "10.0.0.1:2379", or "https://10.0.0.1:2379" for TLS',
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 from typing import Any
 
 import psycopg
@@ -174,6 +175,30 @@ def test_a_cancel_at_another_node_reaches_the_query(make_fleet: FleetMaker) -> N
     eventually(lambda: len(fleet.keys("prefix/")) == 2, "both have a prefix")
     busy = Busy(login_of(owner), "select pg_sleep(600), 'fleet'", fleet.stack)
     send_cancel(login_of(other), busy.key)
+    assert busy.code() == "57014"
+    busy.close()
+
+
+def test_the_fleet_key_changes_without_a_stop(make_fleet: FleetMaker) -> None:
+    fleet = make_fleet(nodes=2, pool='reads = "primary"')
+    eventually(lambda: len(fleet.keys("prefix/")) == 2, "both have a prefix")
+    old, new = fleet.peer_key.read_text(), "another key that is long enough for all of them\n"
+    for text in (old + new, new + old, new):
+        fleet.peer_key.write_text(text)
+        for reads, owner, other in (*zip(fleet.nodes, fleet.nodes, reversed(fleet.nodes), strict=True),):
+            before = len(lines(reads, "config.applied"))
+            reads.signal(signal.SIGHUP)
+            eventually(lambda n=reads, b=before: len(lines(n, "config.applied")) > b, "it reads the key")
+            busy = Busy(login_of(owner), "select pg_sleep(600), 'rotation'", fleet.stack)
+            send_cancel(login_of(other), busy.key)
+            assert busy.code() == "57014"
+            busy.close()
+    # What is no key changes nothing.
+    fleet.peer_key.write_text("short")
+    fleet.nodes[0].signal(signal.SIGHUP)
+    eventually(lambda: bool(lines(fleet.nodes[0], "shorter than 32 bytes")), "it is refused")
+    busy = Busy(login_of(fleet.nodes[0]), "select pg_sleep(600), 'rotation'", fleet.stack)
+    send_cancel(login_of(fleet.nodes[1]), busy.key)
     assert busy.code() == "57014"
     busy.close()
 

@@ -186,3 +186,8 @@ async def test_etcd_away_and_users_refused_are_one_clear_line(
     away = await shell("status", *as_ada, code=1)
     assert away.startswith(f"Error: etcd can not be reached at {etcd.endpoints[0]}: ")
     assert away.count("\n") == 1
+
+
+async def test_a_proxy_of_the_environment_is_not_asked(shell: Shell) -> None:
+    shell.environment |= dict.fromkeys(("http_proxy", "https_proxy", "grpc_proxy"), "http://127.0.0.1:9")
+    assert (await shell("apply", shell.file("10"))).startswith("revision ")

@@ -37,6 +37,7 @@ state_dir = "state"
 peer = "{peer}"
 peer_key = "{peer_key}"
 allow_bad_version = true
+{store}
 """
 
 _ROOT = "/pgcat/test/"
@@ -53,8 +54,9 @@ class Fleet:
         self.stack = stack
         self.nodes: list[Node] = []
         self.etcdctl = _etcdctl(etcd.binary.path)
-        self._peer_key = stack.folder / "peer.key"
-        self._peer_key.write_text("a key that is long enough for all of them\n")
+        self.store = ""  # more lines of each node's [store]
+        self.peer_key = stack.folder / "peer.key"
+        self.peer_key.write_text("a key that is long enough for all of them\n")
 
     @property
     def endpoints(self) -> list[str]:
@@ -71,7 +73,7 @@ class Fleet:
 
     def operate(self, *words: str) -> str:
         """What `pgcat-cluster fleet` prints."""
-        place = {"PGCAT_ETCD": ",".join(self.etcd.endpoints), "PGCAT_FLEET": "test"}
+        place = {"PGCAT_ETCD": ",".join(self.endpoints), "PGCAT_FLEET": "test"}
         command = [sys.executable, "-m", "pgcat_cluster", "fleet", *words]
         environment = {**os.environ, **place}
         return subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
@@ -109,6 +111,12 @@ class Fleet:
 
     def add(self, count: int) -> Sequence[Node]:
         """So many more nodes, each with a host of its own, ready to serve."""
+        for node in self.launch(count):
+            node.wait_ready()
+        return self.nodes
+
+    def launch(self, count: int) -> Sequence[Node]:
+        """The same without waiting; only the new ones."""
         added = []
         for number in range(len(self.nodes) + 1, len(self.nodes) + count + 1):
             name = name_of(number)
@@ -117,13 +125,12 @@ class Fleet:
                 zone=self.zone_of(number),
                 endpoints=", ".join(f'"{endpoint}"' for endpoint in self.endpoints_of(name)),
                 peer=f"127.0.0.1:{free_port()}",
-                peer_key=self._peer_key,
+                peer_key=self.peer_key,
+                store=self.store,
             )
             added.append(self.stack.launch_node(config=config))
         self.nodes += added
-        for node in added:
-            node.wait_ready()
-        return self.nodes
+        return added
 
     # What is different in a fleet whose connections can be cut.
 
