@@ -247,7 +247,8 @@ class FleetNode:
             topology, tls = await asyncio.to_thread(read_files)
         except InvalidSettings as invalid:
             return wrong_in(invalid.problems), ()
-        return await Trial(effect.settings, topology, tls.outgoing, self.node.loop).run(effect.changed)
+        trial = Trial(effect.settings, topology, tls.outgoing, self.node.loop, in_force=self.topology)
+        return await trial.run(effect.changed)
 
     def heed(self, cluster: str) -> None:
         self.node.heed(cluster)

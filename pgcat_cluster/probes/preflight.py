@@ -10,7 +10,7 @@ from pgcat_cluster.health.evidence import EvidenceClass, ServerFacts
 from pgcat_cluster.net.outgoing import OpenFailed, ServerAddress
 from pgcat_cluster.net.tls import OutgoingTls
 from pgcat_cluster.probes.prober import ProbeTarget, connecting, look_once
-from pgcat_cluster.topology.model import Cluster, Credentials, PoolKey, Server, Topology
+from pgcat_cluster.topology.model import Cluster, Credentials, PoolKey, PoolSettings, Server, Topology
 from pgcat_cluster.topology.settings import Settings
 
 WITHIN_S = 3.0
@@ -21,7 +21,10 @@ _Look = ServerFacts | OpenFailed
 
 
 class Trial:
-    """One try of some documents. What a server that answers refuses is wrong; one that is silent is doubtful."""
+    """One try of some documents. What a server that answers refuses is wrong; one that is silent is doubtful.
+
+    `in_force` is what the node goes by: a pool that logs in as it does now, to the same, is not tried again.
+    """
 
     def __init__(
         self,
@@ -29,9 +32,12 @@ class Trial:
         topology: Topology,
         tls: Mapping[str, OutgoingTls],
         loop: asyncio.AbstractEventLoop,
+        *,
+        in_force: Topology,
     ) -> None:
         self._settings = settings
         self._topology = topology
+        self._in_force = in_force
         self._tls = tls
         self._loop = loop
         self._places = asyncio.Semaphore(_AT_ONCE)
@@ -96,8 +102,8 @@ class Trial:
         document = self._settings.pools[label]
         key = PoolKey(document.database or label, self._settings.users[user].user or user)
         pool = self._topology.pools[key]
-        if pool.login.password is None:
-            # Only its client knows the password.
+        if pool.login.password is None or self._is_known(pool):
+            # Only its client knows the password; or the servers know it already.
             return
         cluster = self._topology.clusters[pool.cluster]
         for server in cluster.servers.values():
@@ -108,6 +114,16 @@ class Trial:
                 where = f"server {server.key} refuses the login"
                 self._hard.append(Wrong(f"pools/{label}", f"users.{user}", f"{where}: {found.message}"))
                 return
+
+    def _is_known(self, pool: PoolSettings) -> bool:
+        """Whether an edit leaves it as it is where and as whom this pool logs in."""
+        known, cluster = self._in_force.pools.get(pool.key), pool.cluster
+        return (
+            known is not None
+            and (known.login, known.cluster, known.server_database)
+            == (pool.login, cluster, pool.server_database)
+            and self._in_force.clusters[cluster] == self._topology.clusters[cluster]
+        )
 
     async def _look(self, cluster: Cluster, server: Server, login: Credentials, database: str) -> _Look:
         target = ProbeTarget(
