@@ -145,13 +145,10 @@ class Rig(Fleet):
     def frozen(self, *actors: Node | Postgres | EtcdMember) -> Iterator[None]:
         """They stand still."""
         self._frozen |= {actor.name for actor in actors}
-        for actor in actors:
-            actor.freeze()
         try:
-            yield
+            with frozen(*actors):
+                yield
         finally:
-            for actor in actors:
-                actor.resume()
             self._frozen -= {actor.name for actor in actors}
 
     @contextlib.contextmanager
@@ -185,6 +182,18 @@ class Rig(Fleet):
             with contextlib.suppress(DemoFault):
                 node.wait(_STOP_S)
         self.recorder.close()
+
+
+@contextlib.contextmanager
+def frozen(*actors: Node | Postgres | EtcdMember) -> Iterator[None]:
+    """They stand still, until the end of a block."""
+    for actor in actors:
+        actor.freeze()
+    try:
+        yield
+    finally:
+        for actor in actors:
+            actor.resume()
 
 
 @contextlib.contextmanager
