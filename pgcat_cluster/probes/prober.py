@@ -18,7 +18,7 @@ from pgcat_cluster.net.tasks import spawn
 from pgcat_cluster.net.tls import OutgoingTls
 from pgcat_cluster.session.server_login import Secret
 
-# However often somebody asks, a server sees fewer than 20 probes per second.
+# However often somebody asks, a server sees fewer than 20 probes per second; one more when it begins to fail.
 _GAP_S = 0.05
 
 # A primary's timeline is the one in the name of its current WAL file: the control file learns of it only with
@@ -144,15 +144,19 @@ class _Rounds:
     async def run(self) -> None:
         # Rounds that begin together do not go on together: many servers may come at once.
         share = self._chance.uniform(0.5, 1.0)
+        has_failed = False
         try:
             while True:
                 started_s = self._now_s()
                 self._due_s = math.inf
-                self._on_sample(self._server, await self._probe(started_s))
+                sample = await self._probe(started_s)
+                self._on_sample(self._server, sample)
                 interval_s = self._guide.probe_interval_s(self._server)
                 self._due_s = min(self._due_s, started_s + share * interval_s)
                 share = 1.0
-                await self._pause(started_s + _GAP_S)
+                # A first failure may be looked into at once: the gap would double what a verdict takes.
+                had_failed, has_failed = has_failed, sample.failure is not None
+                await self._pause(started_s if has_failed and not had_failed else started_s + _GAP_S)
         finally:
             self._drop_link()
 
