@@ -251,6 +251,8 @@ def _document(text: bytes) -> dict[str, Any]:
 
 
 def _cut(text: str) -> str:
+    # A key need not be UTF-8; what nodes write is.
+    text = text.encode("utf-8", "backslashreplace").decode()
     return text if len(text) <= _WORDS_MAX else text[: _WORDS_MAX - 3] + "..."
 
 

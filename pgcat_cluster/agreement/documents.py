@@ -11,7 +11,7 @@ from msgspec import Meta, Struct, field
 
 from pgcat_cluster.agreement.keys import Kind
 from pgcat_cluster.topology.reading import InvalidSettings, Problem, read_document, tree_of
-from pgcat_cluster.topology.settings import Count, Document, Name, Positive, needs
+from pgcat_cluster.topology.settings import Counter, Document, Name, Revision, needs
 
 VALUE_BYTES_MAX = 64 << 10
 ACCEPTED_BYTES_MAX = 1 << 20
@@ -263,7 +263,7 @@ class PoolOverride(Override, frozen=True, kw_only=True):
     """A pause lasts as long as its key says so; a greater `reconnect` retires the pool's links once more."""
 
     action: Literal["pause"] | None = None
-    reconnect: Count | None = None
+    reconnect: Counter | None = None
 
 
 class PrimaryOverride(Override, frozen=True, kw_only=True):
@@ -293,7 +293,7 @@ class ActivateOverride(Override, frozen=True, kw_only=True):
     `without` names broken nodes whose nacks and silence do not count.
     """
 
-    rev: Positive
+    rev: Revision
     digest: DigestBegin | None = None
     without: list[Name] = field(default_factory=list)
 

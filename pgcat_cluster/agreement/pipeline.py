@@ -182,7 +182,8 @@ class Follower:
             self._config_is_gone = True
             return [Alarm(text="everything under config/ was deleted; the accepted documents stay in force")]
         self._config_is_gone = False
-        if wanted.bundle in (self.ack.valid, self.ack.nacked):
+        # What was wrong may be deleted again: then an older bundle, valid before, is judged anew to say so.
+        if wanted.bundle == (self.ack.nacked or self.ack.valid):
             self._judging = None
             return []
         judging = self._judging

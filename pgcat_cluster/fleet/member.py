@@ -780,6 +780,7 @@ class Member:
             revision=self.memory.revision,
             accepted=running.accepted,
             texts=self._texts,
-            rows=rows,
+            # What is not ASCII is no key of ours, and could not be written down.
+            rows=tuple(row for row in rows if row.key.isascii()),
             stranger=self._following.stranger,
         )

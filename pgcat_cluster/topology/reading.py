@@ -4,6 +4,7 @@ import functools
 import json
 import re
 import tomllib
+from codecs import BOM_UTF8
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any, TypeVar
@@ -49,19 +50,25 @@ def tree_of(value: bytes, source: str = "") -> dict[str, Any]:
     """The plain tree in the value of a key: JSON if it begins with `{`, else TOML. Raises InvalidSettings."""
     if not value.strip():
         raise InvalidSettings(source, [Problem("", "is empty; delete the key instead")])
+    if value.startswith(BOM_UTF8):
+        raise InvalidSettings(source, [Problem("line 1", "begins with a byte order mark; save it without")])
     if not value.lstrip().startswith(b"{"):
         return _toml_tree(value, source)
     try:
         tree = json.loads(value.decode("utf-8"), object_pairs_hook=_entries_once, parse_constant=_no_constant)
+        json.dumps(tree, ensure_ascii=False).encode()
     except UnicodeDecodeError as error:
         raise InvalidSettings(source, [_not_utf8(error)]) from None
+    except UnicodeEncodeError as error:
+        half = f"\\u{ord(error.object[error.start]):04x} is half of a pair, and no character by itself"
+        raise InvalidSettings(source, [Problem("", half)]) from None
     except RecursionError:
         raise InvalidSettings(source, [_TOO_DEEP]) from None
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, column {error.colno}"
         raise InvalidSettings(source, [Problem(place, error.msg)]) from None
     except ValueError as error:
-        raise InvalidSettings(source, [Problem("", str(error))]) from None
+        raise InvalidSettings(source, [_syntax_problem(str(error))]) from None
     assert isinstance(tree, dict)
     return tree
 
@@ -224,11 +231,17 @@ def dotted(path: Path) -> str:
 
 
 def _syntax_problem(message: str) -> Problem:
+    if message.startswith("Exceeds the limit"):
+        return Problem("", "has a number of thousands of digits")
     place = re.fullmatch(r"(.*) \(at (?:line (\d+), column (\d+)|(end of document))\)", message, re.DOTALL)
     if place is None:
         return Problem("", message)
     what, line, column, end = place.groups()
-    return Problem(end or f"line {line}, column {column}", what)
+    return Problem(end or f"line {line}, column {column}", _PLAINER.get(what, what))
+
+
+# What the parser says in words of its own.
+_PLAINER = {"Cannot overwrite a value": "this key is there already"}
 
 
 def nearest(word: str, words: Collection[str]) -> str | None:

@@ -75,8 +75,11 @@ ParameterName = Annotated[
     ),
 ]
 Port = Annotated[int, Meta(ge=1, le=65535)]
-Count = Annotated[int, Meta(ge=0)]
-Positive = Annotated[int, Meta(ge=1)]
+# More of anything is a slip of the hand.
+Count = Annotated[int, Meta(ge=0, le=1_000_000)]
+Positive = Annotated[int, Meta(ge=1, le=1_000_000)]
+Revision = Annotated[int, Meta(ge=1)]  # the store's
+Counter = Annotated[int, Meta(ge=0)]  # whatever somebody counts up
 Share = Annotated[float, Meta(ge=0, le=1)]
 
 TlsMode = Literal["disable", "prefer", "require", "verify-ca", "verify-full"]

@@ -38,7 +38,11 @@ def test_an_edit_reaches_all_and_a_broken_one_nobody(make_fleet: FleetMaker) -> 
     for ack in fleet.values("ack/"):
         assert [(one["key"], one["path"], one["msg"]) for one in ack["nack"]] == [
             ("config/pools/test", "users.tst", 'user "tst" does not exist; did you mean "test"?'),
-            ("config/pools/test", "size", '"many" is not allowed; allowed: a whole number, at least 1'),
+            (
+                "config/pools/test",
+                "size",
+                '"many" is not allowed; allowed: a whole number, from 1 to 1000000',
+            ),
         ]
     eventually(lambda: fleet.values("status/config")[0]["desired"]["state"] == "rejected", "it is said")
     # It lies there, and does no harm to who starts now either.

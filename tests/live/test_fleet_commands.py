@@ -89,7 +89,9 @@ async def test_a_fleet_is_founded_edited_and_rolled_back(shell: Shell) -> None:
     before = await shell("get", "pools/app")
     assert "pools.app.size" not in await shell("diff")
     wrong = await shell("apply", shell.file('"many"'), code=78)
-    assert wrong == 'config/pools/app: size: "many" is not allowed; allowed: a whole number, at least 1\n'
+    assert (
+        wrong == 'config/pools/app: size: "many" is not allowed; allowed: a whole number, from 1 to 1000000\n'
+    )
     shell.nodes["n2"].trial = lambda _: (Wrong("clusters/main", "servers.r1", "is another database"),)
     rejected = await shell.json("apply", shell.file("11"), "--wait", "20s", code=1)
     assert (rejected["state"], rejected["text"], rejected["generation"]) == ("failed", "rejected", 1)

@@ -7,8 +7,9 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ allow_bad_version = true
 """
 
 _ROOT = "/pgcat/test/"
+_OPERATIONS_MAX = 120  # of etcd's 128
 # On a busy machine a server is late, and not ill: what refuses is found all the same.
 PATIENT = PATIENT_HEALTH.replace("[fleet.health]", "[health]")
 SHORT_BANS = '[bans]\nmin = "2s"\nramp = "1s"\n'
@@ -64,12 +66,11 @@ class Fleet:
         return self.etcd.endpoints
 
     def ctl(self, *words: str, typed: str = "") -> str:
-        """What etcdctl says."""
+        """What etcdctl says; `typed` is what it reads. Bytes that are no UTF-8 are surrogates."""
         command = [self.etcdctl, f"--endpoints={','.join(self.endpoints)}", *words]
         environment = {**os.environ, "ETCDCTL_API": "3"}
-        return subprocess.run(
-            command, env=environment, input=typed, check=True, capture_output=True, text=True
-        ).stdout
+        options: dict[str, Any] = {"encoding": "utf-8", "errors": "surrogateescape", "check": True}
+        return subprocess.run(command, env=environment, input=typed, capture_output=True, **options).stdout
 
     def operate(self, *words: str) -> str:
         """What `pgcat-cluster fleet` prints."""
@@ -83,6 +84,28 @@ class Fleet:
 
     def delete(self, key: str) -> None:
         self.ctl("del", _ROOT + key)
+
+    def edit(self, documents: Mapping[str, str | None]) -> None:
+        """Many documents at once: None deletes one. As few transactions as etcd allows."""
+        lines = [
+            f"del {_ROOT}config/{name}" if text is None else f"put {_ROOT}config/{name} -- {json.dumps(text)}"
+            for name, text in documents.items()
+        ]
+        for start in range(0, len(lines), _OPERATIONS_MAX):
+            # etcdctl reads what is compared, what is done then, and what is done otherwise.
+            typed = "\n" + "\n".join(lines[start : start + _OPERATIONS_MAX]) + "\n\n\n"
+            self.ctl("txn", typed=typed)
+
+    def runs(self, documents: Mapping[str, str | None]) -> bool:
+        """Whether every node goes by these documents, and by none that is None."""
+        accepted: list[Any] = self.values("decided/accepted")
+        docs = accepted[0]["docs"] if accepted else {}
+        return all(
+            docs.get(name) == (None if text is None else sha256(text.encode()).hexdigest())
+            for name, text in documents.items()
+        ) and [ack.get("active") for ack in self.values("ack/")] == [{"gen": accepted[0]["gen"]}] * len(
+            self.nodes
+        )
 
     def keys(self, prefix: str) -> list[str]:
         """The keys below a prefix, without the fleet's root."""

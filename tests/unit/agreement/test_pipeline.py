@@ -218,6 +218,20 @@ def test_a_bad_edit_that_is_taken_back_leaves_nothing(fleet: Fleet) -> None:
     assert (fleet.accepted.gen, fleet.status.desired.state, fleet.status.errors) == (1, "accepted", ())
 
 
+def test_a_wrong_key_that_is_deleted_again_leaves_nothing(fleet: Fleet) -> None:
+    """What is desired then is the very bundle of before: as old as before."""
+    fleet.put({"pool/app": b"size = 5"})
+    fleet.run(2.0)
+    assert fleet.status.desired.state == "rejected"
+    fleet.delete("pool/app")
+    fleet.run(2.0)
+    assert fleet.status.desired.state == "accepted"
+    assert [(node.ack.nack, node.ack.nacked, node.ack.valid) for node in fleet.nodes] == [
+        ((), None, fleet.nodes[0].ack.valid)
+    ] * 3
+    assert fleet.generations == [1, 1, 1]
+
+
 def test_a_node_that_restarts_beside_a_bad_edit_serves_what_is_accepted(fleet: Fleet) -> None:
     fleet.put(BROKEN)
     fleet.run(2.0)

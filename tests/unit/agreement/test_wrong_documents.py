@@ -3,10 +3,28 @@
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pgcat_cluster.agreement.bundles import Wrong, findings, judge
 from pgcat_cluster.agreement.documents import VALUE_BYTES_MAX, encode
 from tests.support.edits import DOCUMENTS
+
+_LEAVES = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(st.characters()))
+_WORDS = st.sampled_from(
+    ["users", "app", "size", "servers", "r1", "host", "v", "health", "secret", "parameters"]
+)
+_TREES = st.recursive(
+    _LEAVES, lambda one: st.one_of(st.lists(one), st.dictionaries(_WORDS | st.text(st.characters()), one))
+)
+# Words of ours with anything behind them; and sound documents with something in the middle.
+_JSON = st.dictionaries(_WORDS, _TREES).map(lambda tree: json.dumps(tree).encode())
+_CUT = st.builds(
+    lambda text, at, what: text[:at] + what + text[at:],
+    st.sampled_from(sorted(DOCUMENTS.values())),
+    st.integers(0, 60),
+    st.binary(max_size=4),
+)
 
 LATER = "which this version does not have"
 
@@ -24,7 +42,7 @@ WRONG: list[tuple[str, dict[str, bytes], list[tuple[str, str, str]]]] = [
     (
         "wrong type",
         {"pools/app": b'users = { app = {} }\nsize = "3"'},
-        [("pools/app", "size", '"3" is not allowed; allowed: a whole number, at least 1')],
+        [("pools/app", "size", '"3" is not allowed; allowed: a whole number, from 1 to 1000000')],
     ),
     (
         "a number where a table is due",
@@ -176,12 +194,53 @@ WRONG: list[tuple[str, dict[str, bytes], list[tuple[str, str, str]]]] = [
     (
         "nothing where a value is due",
         {"pools/app": b'{"users":{"app":{}},"size":null}'},
-        [("pools/app", "size", "null is not allowed; allowed: a whole number, at least 1")],
+        [("pools/app", "size", "null is not allowed; allowed: a whole number, from 1 to 1000000")],
     ),
     (
         "too large",
         {"pools/app": b"#" * (VALUE_BYTES_MAX + 1)},
         [("pools/app", "", "is too large: 65537 bytes of 65536")],
+    ),
+    (
+        "a number beyond reason",
+        {"pools/app": b"users = { app = {} }\nsize = 100000000000000000000"},
+        [
+            (
+                "pools/app",
+                "size",
+                "100000000000000000000 is not allowed; allowed: a whole number, from 1 to 1000000",
+            )
+        ],
+    ),
+    (
+        "a number of thousands of digits",
+        {"pools/app": b"size = " + b"9" * 5000},
+        [("pools/app", "", "has a number of thousands of digits")],
+    ),
+    (
+        "a number of thousands of digits in JSON",
+        {"users/app": b'{"v":' + b"9" * 5000 + b"}"},
+        [("users/app", "", "has a number of thousands of digits")],
+    ),
+    (
+        "no finite number",
+        {"pools/app": b'{"users":{"app":{}},"size":1e999}'},
+        [("pools/app", "size", "Infinity is not allowed; allowed: a whole number, from 1 to 1000000")],
+    ),
+    (
+        "half a character in JSON",
+        {"pools/app": b'{"users":{"app":{}},"database":"\\ud800x"}'},
+        [("pools/app", "", "\\ud800 is half of a pair, and no character by itself")],
+    ),
+    (
+        "a byte order mark",
+        {"pools/app": b"\xef\xbb\xbfusers = { app = {} }"},
+        [("pools/app", "line 1", "begins with a byte order mark; save it without")],
+    ),
+    (
+        "a key twice in TOML",
+        {"pools/app": b"users = { app = {} }\nsize = 3\nsize = 4\nmode = 'session'"},
+        [("pools/app", "line 3, column 9", "this key is there already")],
     ),
     (
         "nested too deep",
@@ -249,7 +308,7 @@ WRONG: list[tuple[str, dict[str, bytes], list[tuple[str, str, str]]]] = [
         "several at once, in several documents",
         {"pools/app": b"users = { app = {} }\nsize = 0\nmod = 1", "users/app": b"auth = 'none'"},
         [
-            ("pools/app", "size", "0 is not allowed; allowed: a whole number, at least 1"),
+            ("pools/app", "size", "0 is not allowed; allowed: a whole number, from 1 to 1000000"),
             ("pools/app", "mod", "unknown key `mod`; did you mean `mode`?"),
             (
                 "users/app",
@@ -299,6 +358,20 @@ def test_toml_and_json_say_the_same() -> None:
     }
     assert judge(as_json) == judge(DOCUMENTS)
     assert judge(DOCUMENTS).wrong == ()
+
+
+def test_what_is_told_can_be_published_whatever_the_key_is() -> None:
+    """A key of the store is bytes; those that are no UTF-8 are kept as they are, as the store's layer gives them."""
+    name = b"pools/\xff".decode("utf-8", "surrogateescape")
+    (found,) = findings(judge(DOCUMENTS | {name: b"size = 3"}).wrong)
+    assert encode({"nack": [found]}).startswith(b'{"nack":[{"key":"config/pools/')
+    assert found.key == "config/pools/\\udcff"
+
+
+@given(st.sampled_from(sorted(DOCUMENTS)), st.one_of(st.binary(), st.text().map(str.encode), _JSON, _CUT))
+def test_whatever_is_put_is_judged_and_told(name: str, text: bytes) -> None:
+    """One value that nobody foresaw must not stop a node's part in everything else."""
+    encode({"nack": findings(judge(DOCUMENTS | {name: text}).wrong)})
 
 
 def test_what_is_told_is_never_too_large_to_publish() -> None:

@@ -53,7 +53,7 @@ def test_an_invalid_file_says_everything_and_exits_78(tmp_path: Path) -> None:
     result = run("check", file)
     assert result.output == (
         f"{file}: pools.app.sizee: unknown key `sizee`; did you mean `size`?\n"
-        f"{file}: pools.app.users.app.size: 0 is not allowed; allowed: a whole number, at least 1\n"
+        f"{file}: pools.app.users.app.size: 0 is not allowed; allowed: a whole number, from 1 to 1000000\n"
         f'{file}: pools.app.cluster: cluster "main" does not exist; there are: none\n'
     )
     assert result.exit_code == 78

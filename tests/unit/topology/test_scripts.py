@@ -152,6 +152,6 @@ def test_a_refused_edit_changes_nothing() -> None:
     player = Player()
     assert player.play("set node.max_clients = 5") == ["node changed: max_clients"]
     assert player.play("set node.max_clients = 0") == [
-        "pgcat.toml: node.max_clients: 0 is not allowed; allowed: a whole number, at least 1"
+        "pgcat.toml: node.max_clients: 0 is not allowed; allowed: a whole number, from 1 to 1000000"
     ]
     assert player.topology.node.max_clients == 5
