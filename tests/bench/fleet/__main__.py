@@ -57,7 +57,7 @@ async def measured(
     report: Callable[[str], None],
 ) -> Record:  # fmt: skip
     """Everything that is measured of real nodes, and the conditions."""
-    quiet = Busy()
+    waiting, quiet = os.getloadavg()[0], Busy()
     await passing(_LOOK_S)
     before = quiet.share()
     async with rig(nodes=nodes, rate=rate, report=report) as one:
@@ -90,6 +90,7 @@ async def measured(
         "servers": 1 + REPLICAS,
         "rounds": rounds,
         "offered_per_s": rate,
+        "load_average_before": round(waiting, 1),
         "cpu_share_before": round(before, 2),
         "cpu_share_load": round(load, 2),
     }

@@ -154,7 +154,8 @@ def remarks(record: Record) -> list[str]:
         f"writes per failure: at most {record['writes_per_failure']}",
         f"clients: {record['client_errors']} errors and {record['client_errors_rows_begun']} after rows had begun, "
         f"of {record['client_statements']} statements at {record['offered_per_s']:g} a second",
-        f"machine: {float(record['cpu_share_before']):.0%} busy before, "
+        f"machine: {float(record['cpu_share_before']):.0%} busy before, load average "
+        f"{record['load_average_before']}; "
         f"{float(record['cpu_share_load']):.0%} with the load",
     ]
     if "sim_nodes" in record:
