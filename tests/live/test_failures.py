@@ -247,12 +247,15 @@ def failing(
 # -- peace, and what is only slow
 
 
-def test_nothing_is_written_in_peace(rig: Rig, load: Load, form: Form) -> None:
+def test_nothing_is_written_in_peace(rig: Rig, load: Load, form: Form, figures: Figures) -> None:
     settle(rig)
     quiet(rig)
     with rig.marked(PEACE):
+        before = rig.revision()
         passes(form.peace_s)
         load.goes_on()
+        assert rig.revision() == before
+    figures["peace_s"], figures["writes_in_peace"] = form.peace_s, 0
 
 
 def test_what_is_a_little_slow_harms_nobody(rig: Rig, load: Load) -> None:
@@ -396,7 +399,7 @@ def test_all_of_the_store_is_gone(rig: Rig, load: Load, form: Form, figures: Fig
     r1 = rig.stack.replicas[0]
     restarted = rig.nodes[-1]
     settle(rig)
-    for fault, outage_s in form.outages:
+    for number, (fault, outage_s) in enumerate(form.outages):
         figures[f"{fault}_s"] = outage_s
         before = rig.revision()
         with failing(rig, fault, *rig.etcd.members, slow_s=1.0):
@@ -410,6 +413,7 @@ def test_all_of_the_store_is_gone(rig: Rig, load: Load, form: Form, figures: Fig
             wait(lambda: not any(avoids(node, r1) for node in rig.nodes), "each uses it again")
             passes(outage_s)
             load.goes_on()
+        edit(rig, "config/pools/test", f"users = {{ test = {{}} }}\nsize = {20 + number}")
         settle(rig)
         told = [one.batch for one in rig.history() if one.batch.revision > before]
         assert not [

@@ -142,22 +142,24 @@ class Invariants:
                 self.fail("life of a ban", f"{row.key} is on probation before its time is up")
             return
         self.bans_put += 1
-        if not self._holds(members, zone, voices, len(hosts) if zone is None else 0):
+        # Those whose verdicts the transaction compared must be enough by themselves.
+        votes = set(ban.votes)
+        if not ban.why or not votes or not votes <= voices:
+            self.fail("I1", f"{row.key} is banned for {ban.why} by {ban.votes}, and {sorted(voices)} say so")
+        if not self._holds(members, zone, votes, len(hosts) if zone is None else 0):
             self.fail(
                 "I1",
-                f"{cluster}/{server} is banned for {scope} by {sorted(voices)} of "
+                f"{cluster}/{server} is banned for {scope} by {sorted(votes)} of "
                 f"{[(one.node, one.zone) for one in members.jurors]}, of whom {members.need} are needed",
             )
-        if not ban.why or not ban.votes or not voices.issuperset(ban.votes):
-            self.fail("I1", f"{row.key} is banned for {ban.why} by {ban.votes}, and {sorted(voices)} say so")
-        if zone is None and len(hosts) >= 3 and len({hosts[node] for node in voices}) < 2:
-            self.fail("I3", f"{cluster}/{server} is banned by one host: {voices}")
+        if zone is None and len(hosts) >= 3 and len({hosts[node] for node in votes}) < 2:
+            self.fail("I3", f"{cluster}/{server} is banned by one host: {votes}")
         if self.keys.freeze in self.rows or self.keys.server_override(cluster, server) in self.rows:
             self.fail("I6", f"{row.key} is banned against an operator's word")
         self._begins(names, ban, was)
         if was is None:
-            is_unanimous = len(voices) == len(members.jurors) and all(
-                said[node].why == ("refused",) for node in voices
+            is_unanimous = len(votes) == len(members.jurors) and all(
+                said[node].why == ("refused",) for node in votes
             )
             self._enough(cluster, zone, is_unanimous, topology)
 

@@ -163,6 +163,12 @@ def too_few_voted(plant: Plant) -> None:
 
 
 @plant("I1")
+def a_ban_proves_itself_by_too_few_votes(plant: Plant) -> None:
+    place = plant.put(Kind.BAN)
+    plant.change(place, Kind.BAN, votes=_votes(plant, place)[:1])
+
+
+@plant("I1")
 def a_zone_banned_for_all(plant: Plant) -> None:
     place = plant.put(Kind.BAN, _by_zone)
     key = plant.key(place, Kind.BAN)
