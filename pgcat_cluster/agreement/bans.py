@@ -272,7 +272,7 @@ class Bench:
                 self._wake(due_s)
                 continue
             self._deciding = proposal.server
-            transaction, leases_s = proposal.build(self._new_name(), self.node)
+            transaction, leases_s = proposal.build(self._new_name(court), self.node)
             return [
                 Decide(server=proposal.server, what=proposal.what, transaction=transaction, leases_s=leases_s)
             ]
@@ -283,10 +283,15 @@ class Bench:
             self._wake(now + _PAUSE_S)
         return []
 
-    def _new_name(self) -> str:
-        """An id that no other decision has: node ids are drawn by chance, and this node counts."""
+    def _new_name(self, court: Court) -> str:
+        """An id that no other decision has, since timers hang on it.
+
+        Node ids are drawn by chance, and each machine counts; but a node has one for each cluster, and begins with
+        a new one when a cluster comes back.
+        """
         self._count += 1
-        return blake2b(f"{self.node} {self._count}".encode(), digest_size=8).hexdigest()
+        seed = f"{self.node} {court.cluster.name} {court.memory.revision} {self._count}"
+        return blake2b(seed.encode(), digest_size=8).hexdigest()
 
     def _wake(self, at_s: float) -> None:
         self.due_s = at_s if self.due_s is None else min(self.due_s, at_s)

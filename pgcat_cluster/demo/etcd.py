@@ -23,6 +23,7 @@ from pgcat_cluster.demo.processes import (
     DemoFault,
     Household,
     Interruptions,
+    Started,
     said_over_http,
     wait_until,
 )
@@ -205,7 +206,7 @@ class EtcdMember:
         return self._child
 
 
-class Etcd:
+class Etcd(Started):
     """A store of one or several members, as a context manager that leaves nothing behind."""
 
     members: list[EtcdMember]
@@ -220,28 +221,17 @@ class Etcd:
         binary: EtcdBinary | None = None,
         interruptions: Interruptions | None = None,
     ) -> None:
+        super().__init__()
         self._count = members
         self._tls = tls
         self._options = tuple(options)
         self._given = household
         self._interruptions = interruptions
         self.binary = binary or find_etcd()
-        self._closing = contextlib.ExitStack()
 
     @property
     def endpoints(self) -> list[str]:
         return [member.endpoint for member in self.members]
-
-    def __enter__(self) -> Etcd:
-        try:
-            self._start()
-        except BaseException:
-            self._closing.close()
-            raise
-        return self
-
-    def __exit__(self, *_why: object) -> None:
-        self._closing.close()
 
     def _start(self) -> None:
         household = self._given

@@ -17,7 +17,7 @@ from pathlib import Path
 from pgcat_cluster.demo.etcd import Etcd, find_etcd
 from pgcat_cluster.demo.node import COMMAND, Node, command_environment
 from pgcat_cluster.demo.postgres import free_port
-from pgcat_cluster.demo.processes import DemoFault, wait_until
+from pgcat_cluster.demo.processes import DemoFault, Started, wait_until
 from pgcat_cluster.demo.stack import Stack
 
 NAME = "demo"
@@ -70,7 +70,7 @@ users = {{ test = {{}} }}
 """
 
 
-class Fleet:
+class Fleet(Started):
     """etcd and nodes, as a context manager; what they stand in front of must have started.
 
     Nodes stop while etcd still answers, so that they leave as they should; its data goes with it.
@@ -87,13 +87,13 @@ class Fleet:
         port: int,
         report: Callable[[str], None],
     ) -> None:
+        super().__init__()
         self.port = port or free_port()
         self._stack = stack
         self._zones = string.ascii_lowercase[:nodes]
         self._members = members
         self._report = report
         self._binary = find_etcd()
-        self._closing = contextlib.ExitStack()
 
     @property
     def documents(self) -> Path:
@@ -113,17 +113,6 @@ class Fleet:
         endpoints = f"--endpoints={','.join(self.etcd.endpoints)}"
         key = f"/pgcat/{NAME}/config/pools/test"
         return shlex.join([self._binary.client, endpoints, "put", key, json.dumps(pool)])
-
-    def __enter__(self) -> Fleet:
-        try:
-            self._start()
-        except BaseException:
-            self._closing.close()
-            raise
-        return self
-
-    def __exit__(self, *_why: object) -> None:
-        self._closing.close()
 
     def _start(self) -> None:
         stack = self._stack

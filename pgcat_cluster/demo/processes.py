@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import http.client
 import os
@@ -14,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import IO
+from typing import IO, Self
 
 from pgcat_cluster.demo import guard
 
@@ -25,6 +26,28 @@ _INTERRUPTING = (signals.SIGINT, signals.SIGTERM)
 
 class DemoFault(Exception):
     """Something a person can read in one line, and, where there is one, the remedy."""
+
+
+class Started(abc.ABC):
+    """What starts as a whole or not at all, and ends in reverse: a context manager that leaves nothing behind."""
+
+    def __init__(self) -> None:
+        self._closing = contextlib.ExitStack()
+
+    @abc.abstractmethod
+    def _start(self) -> None:
+        """Start one part after the other, and leave to `_closing` how each ends."""
+
+    def __enter__(self) -> Self:
+        try:
+            self._start()
+        except BaseException:
+            self._closing.close()
+            raise
+        return self
+
+    def __exit__(self, *_why: object) -> None:
+        self._closing.close()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

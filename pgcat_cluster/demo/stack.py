@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import secrets
@@ -10,7 +9,6 @@ import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import TracebackType
 
 from pgcat_cluster.demo.binaries import Binaries, find_binaries
 from pgcat_cluster.demo.node import CONFIG, Node
@@ -20,6 +18,7 @@ from pgcat_cluster.demo.processes import (
     DemoFault,
     Household,
     Interruptions,
+    Started,
     server_account,
     wait_until,
 )
@@ -33,7 +32,7 @@ def _ignore(_step: str) -> None:
     """The progress report of those who do not look."""
 
 
-class Stack:
+class Stack(Started):
     """A primary and replicas with nodes in front, as a context manager that leaves nothing behind.
 
     Without a folder of the caller's the data lies in a temporary one and goes with the stack. With one it
@@ -57,6 +56,7 @@ class Stack:
         report: Callable[[str], None] = _ignore,
         interruptions: Interruptions | None = None,
     ) -> None:
+        super().__init__()
         self.passwords = {user: secrets.token_hex(8) for user in USERS} | dict(passwords or {})
         self._counts = (replicas, nodes)
         self._node_port = node_port
@@ -65,7 +65,6 @@ class Stack:
         self._binaries = binaries
         self._report = report
         self._interruptions = interruptions
-        self._closing = contextlib.ExitStack()
 
     @property
     def servers(self) -> list[Postgres]:
@@ -83,19 +82,6 @@ class Stack:
     def client_program(self, name: str) -> str | None:
         """What to type for psql or pgbench, and None where no installation has it."""
         return self._found.client_program(name)
-
-    def __enter__(self) -> Stack:
-        try:
-            self._start()
-        except BaseException:
-            self._closing.close()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._closing.close()
 
     def _start(self) -> None:
         account = server_account()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import pytest
+from msgspec import structs
 
 from pgcat_cluster.agreement import membership, overrides
 from pgcat_cluster.agreement.bans import (
@@ -278,6 +279,29 @@ def test_the_transaction_proves_all_it_rests_on() -> None:
     )
     given = with_leases(transaction, [7, 8])
     assert [put.lease for put in given.then if isinstance(put, Put)] == [0, 7, 8]
+
+
+def test_no_two_bans_share_an_id_and_so_their_timers() -> None:
+    fleet = Fleet("a")
+    [node] = fleet.nodes.values()
+    names = set()
+    for cluster in ("main", "other"):
+        key = KEYS.verdict(cluster, "r1", node.bench.node)
+        fleet.put(key, encode(Verdict(v="bad", why=("refused",), since_rev=1, gen=1)))
+        fleet.sync(node)
+        court = fleet.court(node.memory)
+        court = structs.replace(court, cluster=structs.replace(court.cluster, name=cluster))
+        bench = Bench(node.bench.node, "a", KEYS)
+        effects = bench.step(
+            court,
+            electorate(node.memory.under(KEYS.live_prefix), KEYS),
+            {"r1": Belief(stance="bad", why="refused", seen_s=fleet.now)},
+            is_tilted=False,
+            now=fleet.now,
+        )
+        [decision] = [effect for effect in effects if isinstance(effect, Decide)]
+        names |= {put.key for put in decision.transaction.then if put.key.startswith(KEYS.timer_prefix)}
+    assert len(names) == 2
 
 
 def test_who_sees_the_ban_first_says_nothing() -> None:

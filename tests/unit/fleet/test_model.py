@@ -9,6 +9,7 @@ import pytest
 from pgcat_cluster.agreement.transactions import Batch, Delete, Event, Put, Transaction
 from pgcat_cluster.fleet.model import Cursor, ModelPort, ModelStore
 from pgcat_cluster.fleet.store import Compacted, StoreFault, Unavailable, Unknown
+from tests.support.virtual import VirtualTime
 
 
 def put(key: str, lease: int = 0) -> Transaction:
@@ -138,7 +139,7 @@ class TestPort:
         other = ModelPort(self.store, now_s=lambda: 0.0, pause=self.pause)
         watch = self.port.watch("/", 2)
         waiting = asyncio.gather(anext(watch), return_exceptions=True)
-        await asyncio.sleep(0)
+        await VirtualTime().settle()
         self.port.faults.cut = True
         self.port.stir()
         assert [type(fault) for fault in await waiting] == [Unavailable]
@@ -155,7 +156,7 @@ class TestPort:
             await self.port.txn(put(key))
         assert (await anext(watch)).revision == 2
         waiting = asyncio.gather(anext(watch))
-        await asyncio.sleep(0)
+        await VirtualTime().settle()
         assert not waiting.done()
         del self.port.faults.held_at["/"]
         self.port.stir()
