@@ -173,13 +173,26 @@ def restart(node: Node) -> None:
     node.start()
 
 
-# Which of them a node starts beside, in the short run.
+# In the long run a node starts beside each of them; in the short one beside these, and some are left out.
 RESTARTED = ("invalid UTF-8", "a key that is no UTF-8")
+LEFT_OUT = (
+    "what others refer to is deleted",
+    "JSON that is none",
+    "no value",
+    "a key twice in JSON",
+    "deep nesting",
+    "what a later version knows",
+    "several at once",
+)
 
 
 @pytest.mark.parametrize(
     ("name", "documents", "expected", "restarts"),
-    [pytest.param(name, put, said, name in RESTARTED, id=name) for name, put, said in BAD]
+    [
+        pytest.param(name, put, said, name in RESTARTED, id=name)
+        for name, put, said in BAD
+        if name not in LEFT_OUT
+    ]
     + [
         pytest.param(name, put, said, True, id=f"{name}, restarted", marks=pytest.mark.live_long)
         for name, put, said in BAD
