@@ -121,6 +121,7 @@ class FleetNode:
         self.commands = Commands(
             self._store,
             Keys(where.fleet),
+            own_id,
             settings=lambda: self.member.settings,
             paused=lambda: frozenset(key.database for key in self._paused),
             ask_applied=self._ask_applied,

@@ -236,9 +236,9 @@ def roll_call(
                 lost.append(node)
             continue
         ack = _ack(keys, memory, node)
-        if ack.active is None:
+        if ack is not None and ack.active is None:
             continue  # it goes by nothing yet, and serves nobody
-        if ack.applied is None or ack.applied.override < revision:
+        if ack is None or ack.applied is None or ack.applied.override < revision:
             silent.append(node)
         elif full := tuple(pool for pool, at in pauses.items() if ack.drained.get(pool, 0) < at):
             busy[node] = full
@@ -267,11 +267,11 @@ def _decoded_seat(row: Row) -> Seat | None:
         return None
 
 
-def _ack(keys: Keys, memory: Memory, node: str) -> Ack:
+def _ack(keys: Keys, memory: Memory, node: str) -> Ack | None:
     row = memory.row(keys.ack(node))
     if row is None:
-        return Ack()
+        return None
     try:
         return decode(row.key, row.value, Ack)
     except Undecodable:
-        return Ack()
+        return None

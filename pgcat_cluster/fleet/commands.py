@@ -15,7 +15,16 @@ from pgcat_cluster.agreement.keys import Keys
 from pgcat_cluster.agreement.memory import Memory
 from pgcat_cluster.agreement.orders import FleetFault, Obeyed, Order, Place, RollCall, lost_seats, roll_call
 from pgcat_cluster.agreement.overview import Goal, Overview, overview, progress
-from pgcat_cluster.agreement.transactions import Delete, Put, Range, Row, Rows, Transaction
+from pgcat_cluster.agreement.transactions import (
+    Compare,
+    Delete,
+    Field,
+    Put,
+    Range,
+    Row,
+    Rows,
+    Transaction,
+)
 from pgcat_cluster.errors import ConfigFault
 from pgcat_cluster.fleet.following import Following
 from pgcat_cluster.fleet.store import Denied, Store, StoreFault, Unknown
@@ -47,7 +56,7 @@ class _Done(Struct, frozen=True, kw_only=True):
 class Commands:
     """One node's way to command all. What it writes is an operator's, and outlives the node.
 
-    `settings` are those of the generation this node runs.
+    `node` is its own id; `settings` are those of the generation this node runs.
     """
 
     is_alone = False
@@ -56,6 +65,7 @@ class Commands:
         self,
         store: Store,
         keys: Keys,
+        node: str,
         *,
         settings: Callable[[], Settings | None],
         paused: Callable[[], frozenset[str]],
@@ -65,6 +75,7 @@ class Commands:
     ) -> None:
         self._store = store
         self._keys = keys
+        self._node = node
         self._settings = settings
         self._paused = paused
         self._ask_applied = ask_applied
@@ -252,7 +263,12 @@ class Commands:
         """Write it, all or nothing. Raises FleetFault, which says what stands now."""
         keys = self._keys
         asked = (Range(key=keys.live_prefix, prefix=True), Range(key=keys.seat_prefix, prefix=True))
-        transaction = Transaction(compares=order.compares, then=(*order.then, *asked))
+        # One that is not there, or found another store than the others know, speaks for nobody.
+        own = keys.live(self._node)
+        is_there = Compare(key=own, field=Field.CREATE, operator=">", operand=0)
+        transaction = Transaction(
+            compares=(is_there, *order.compares), then=(*order.then, *asked), otherwise=(Range(key=own),)
+        )
         try:
             if why_not := (await self._store.status()).why_read_only():
                 raise FleetFault(f"{why_not}: it is only read, and nothing was written")
@@ -268,6 +284,12 @@ class Commands:
         except StoreFault as fault:
             raise FleetFault(f"etcd does not answer: {fault}; nothing was written") from None
         if not outcome.succeeded:
+            (here,) = outcome.answers
+            if not (isinstance(here, Rows) and here.rows):
+                raise FleetFault(
+                    "this node is not there for the fleet now; nothing was written",
+                    hint="SHOW NODES tells which are. Try again there, or when this one is.",
+                )
             raise FleetFault("somebody else changed the same at this moment; nothing was written. Try again")
         live, seats = (found.rows if isinstance(found, Rows) else () for found in outcome.answers[-2:])
         return _Done(order=order, revision=outcome.revision, live=live, seats=seats)
@@ -334,7 +356,7 @@ class Commands:
                 heard.clear()
                 if following.listed.is_set():
                     memory = following.memory
-                    call = roll_call(keys, memory, asked, done.revision, paused)
+                    call = await self._call(prefixes, memory, asked, done.revision, paused)
                     if gone := [one for one in paused if not orders.is_paused(memory, keys, one)]:
                         raise FleetFault(f"somebody else changed the pause of {_listed(gone)} meanwhile")
             fault = following.state().fault
@@ -342,12 +364,33 @@ class Commands:
             raise FleetFault(failed, detail=_who(call, self._answer_s, fault), hint=hint or None)
         return Obeyed(nodes=call.obeyed, lost=lost_seats(done.seats, asked))
 
+    async def _call(
+        self,
+        prefixes: Sequence[str],
+        memory: Memory,
+        asked: Sequence[str],
+        revision: int,
+        pauses: Mapping[str, int],
+    ) -> RollCall:
+        """What `memory` says, and when that is all, what one look at the store says.
+
+        Its prefixes are watched each for itself: a lease that ends takes an ack with it before the node, or a node
+        before its seat, as it seems.
+        """
+        call = roll_call(self._keys, memory, asked, revision, pauses)
+        if call.is_over:
+            try:
+                call = roll_call(self._keys, await self._look(*prefixes), asked, revision, pauses)
+            except FleetFault:
+                return RollCall(silent=tuple(asked))
+        return call
+
     async def _until_applied(self, done: _Done, failed: str, hint: str) -> Obeyed:
         """Wait until every node has read what was decided; without a peer port it can not be asked."""
         keys, ask = self._keys, self._ask_applied
         waiting = {row.key.removeprefix(keys.live_prefix): _peer(row) for row in done.live}
         asked = tuple(waiting)
-        obeyed, unasked = [], []
+        unasked: list[str] = []
         deadline_s = monotonic_s() + self._answer_s
         while waiting:
             told = await asyncio.gather(*(ask(node, peer) for node, peer in waiting.items()))
@@ -356,15 +399,14 @@ class Commands:
                     unasked.append(node)
                 elif applied is None or applied.get(keys.decided, 0) < done.revision:
                     continue
-                else:
-                    obeyed.append(node)
                 del waiting[node]
             if waiting and monotonic_s() >= deadline_s:
                 call = RollCall(silent=tuple(waiting))
                 raise FleetFault(failed, detail=_who(call, self._answer_s), hint=hint)
             if waiting:
                 await asyncio.sleep(_AGAIN_S)
-        return Obeyed(nodes=tuple(obeyed), lost=lost_seats(done.seats, asked), unasked=tuple(unasked))
+        obeyed = tuple(node for node in asked if node not in unasked)
+        return Obeyed(nodes=obeyed, lost=lost_seats(done.seats, asked), unasked=tuple(unasked))
 
     async def reload(self) -> Obeyed:
         """Wait until every live node reports the accepted generation, and that is what is desired."""
@@ -388,7 +430,9 @@ class Commands:
                 if view is None:
                     raise FleetFault(f"etcd does not answer: {following.state().fault}") from None
                 raise FleetFault(f"too late: {now.text}", detail=_objections(view) or None) from None
-            call = roll_call(keys, following.memory, asked, 0, {})
+        call = roll_call(
+            keys, await self._look(keys.live_prefix, keys.ack_prefix, keys.seat_prefix), asked, 0, {}
+        )
         if now.state == "failed":
             raise ConfigFault(": ".join(filter(None, (now.text, _objections(view)))))
         if call.lost:

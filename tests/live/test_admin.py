@@ -10,12 +10,15 @@ from typing import cast
 import psycopg
 import pytest
 
+from pgcat_cluster.admin import fleet_tables
 from pgcat_cluster.admin.console import TABLES
 from pgcat_cluster.demo.node import CONFIG, Node
-from tests.support.nodes import WITHIN_S, eventually, get
+from tests.support.nodes import WITHIN_S, eventually, get, one, port, status
 from tests.support.stack import NodeMaker
 
 DIALECTS = ("pgbouncer", "pgcat")
+# Of a node in peace.
+EMPTY = ("FDS", "PINS", "BANS", "FLEET BANS", "FLEET OVERRIDES", "VERDICTS")
 ONE_LINK = CONFIG.replace("size = 20", "size = 1")
 
 Connection = psycopg.Connection[tuple[object, ...]]
@@ -30,9 +33,20 @@ def console(node: Node, dialect: str = "pgbouncer") -> Connection:
 
 
 def show(admin: Connection, subject: str) -> list[dict[str, object]]:
-    cursor = admin.execute(f"SHOW {subject}".encode())
+    return rows(admin, f"SHOW {subject}")
+
+
+def rows(admin: Connection, words: str) -> list[dict[str, object]]:
+    """The rows of a command that answers some."""
+    cursor = admin.execute(words.encode())
     names = [column.name for column in cursor.description or ()]
     return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+
+def node_ports(node: Node) -> list[int]:
+    """The ports of the servers behind a node: the primary's, then those of the replicas."""
+    ports = {str(one["name"]): int(one["port"]) for one in status(node)["backends"]}
+    return [ports[f"main/{name}"] for name in ("p1", "r1", "r2")]
 
 
 def pool(admin: Connection) -> dict[str, object]:
@@ -61,14 +75,14 @@ def used(pg_node: Node) -> Node:
 @pytest.mark.parametrize("dialect", DIALECTS)
 def test_every_table_has_the_columns_it_announces(used: Node, dialect: str) -> None:
     with console(used, dialect) as admin:
-        for subject, table in TABLES[dialect].items():  # type: ignore[index]
+        for subject, table in {**TABLES[dialect], **fleet_tables.TABLES}.items():  # type: ignore[index]
             for prepared in (False, True):
                 cursor = admin.execute(f"SHOW {subject}".encode(), prepare=prepared)
                 assert [column.name for column in cursor.description or ()] == [
                     column.name for column in table.columns
                 ], subject
                 rows = cursor.fetchall()
-                assert rows or subject in ("FDS", "PINS", "BANS"), subject
+                assert rows or subject in EMPTY, subject
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
@@ -76,7 +90,9 @@ def test_psql_reads_the_tables(used: Node, dialect: str) -> None:
     psql = shutil.which("psql")
     if psql is None:
         pytest.skip("no psql on this machine")
-    script = "".join(f"SHOW {subject};\n" for subject in ("VERSION", "HELP", *TABLES[dialect]))  # type: ignore[index]
+    script = "".join(
+        f"SHOW {subject};\n" for subject in ("VERSION", "HELP", *TABLES[dialect], "FLEET", "NODES")
+    )  # type: ignore[index]
     done = subprocess.run(
         [psql, "-X", "-v", "ON_ERROR_STOP=1", "-d", used.dsn("admin", dialect), "-f", "-"],
         input=script,
@@ -247,6 +263,68 @@ def test_reconnect_replaces_links(start_node: NodeMaker) -> None:
             admin.execute("RECONNECT")
             assert pid(client) == after
         assert pid(client) != after
+
+
+# -- BAN, UNBAN, and FLEET without a fleet
+
+
+def test_a_banned_server_serves_nobody_until_that_ends(start_node: NodeMaker) -> None:
+    node = start_node()
+    _p1, r1, r2 = node_ports(node)
+    with connect(node) as client, console(node, "pgcat") as cats:
+        readers = {"db": "test", "user": "test", "role": "replica", "host": "127.0.0.1"}
+        assert rows(cats, f"BAN 127.0.0.1:{r1} 600") == [readers]
+        assert {port(client) for _ in range(20)} == {r2}
+        (ban,) = show(cats, "BANS")
+        assert {name: ban[name] for name in readers} == readers
+        assert (ban["reason"], ban["ban_duration_seconds"]) == ("AdminBan(600)", "600")
+        assert 500 < int(str(ban["ban_remaining_seconds"])) <= 600
+        assert rows(cats, "UNBAN main/r1") == [readers]
+        assert show(cats, "BANS") == []
+        eventually(lambda: port(client) == r1, "it is read again")
+
+        # A primary too: nothing is written, and who wants to is told why.
+        rows(cats, "BAN p1 600")
+        with pytest.raises(psycopg.errors.CannotConnectNow) as caught:
+            pid(client)
+        assert "operator admin: ban, on this node alone" in (caught.value.diag.message_detail or "")
+        assert {port(client) for _ in range(20)} <= {r1, r2}
+        rows(cats, "UNBAN p1")
+        assert pid(client)
+
+        rows(cats, "BAN r2 1")
+        assert show(cats, "BANS") != []
+        eventually(lambda: show(cats, "BANS") == [], "the ban ends by itself")
+
+
+def test_a_node_with_a_file_is_a_fleet_of_one(start_node: NodeMaker) -> None:
+    node = start_node()
+    with connect(node) as client, console(node) as admin:
+        said: list[str | None] = []
+        admin.add_notice_handler(lambda diag: said.append(diag.message_primary))
+        for words in ("PAUSE FLEET", "RESUME FLEET", "RECONNECT test FLEET", "BAN r1 FLEET"):
+            admin.execute(words.encode())
+        assert len(said) == 4
+        assert {*said} == {
+            "this node goes by a file and is the whole fleet; what is said by hand lasts until it restarts"
+        }
+        assert [(row["server"], row["state"]) for row in show(admin, "FLEET BANS")] == [("main/r1", "ban")]
+        admin.execute(b"UNBAN r1 FLEET")
+        assert one(client, "select 1") == 1
+        text = node.config.read_text()
+        node.config.write_text(text.replace("size = 20", "size = 0"))
+        with pytest.raises(psycopg.Error):
+            admin.execute(b"RELOAD FLEET")
+        (row,) = show(admin, "FLEET")
+        assert (row["desired"], row["says"], row["path"]) == (
+            "rejected",
+            "nacked",
+            "pools.test.users.test.size",
+        )
+        node.config.write_text(text.replace("size = 20", "size = 21"))
+        admin.execute(b"RELOAD FLEET")
+        (row,) = show(admin, "FLEET")
+        assert (row["desired"], row["says"], row["generation"]) == ("accepted", "accepted", 2)
 
 
 # -- RELOAD, SHUTDOWN

@@ -197,7 +197,8 @@ def test_who_is_gone_left_or_is_lost() -> None:
 def test_who_goes_by_nothing_yet_has_nothing_to_obey() -> None:
     world = World()
     _live(world, N1)
-    assert roll_call(KEYS, world.memory, (N1,), 10, {"app": 10}) == RollCall()
+    # Without a word nobody knows.
+    assert roll_call(KEYS, world.memory, (N1,), 10, {"app": 10}) == RollCall(silent=(N1,))
     world.put(f"ack/{N1}", Ack(valid=None))
     assert roll_call(KEYS, world.memory, (N1,), 10, {"app": 10}) == RollCall()
 

@@ -59,6 +59,7 @@ class World:
         self.commands = Commands(
             self.port,
             KEYS,
+            N1,
             settings=lambda: SETTINGS,
             paused=frozenset,
             ask_applied=self.ask_applied,
@@ -92,6 +93,9 @@ class World:
     def vanish(self, node: str) -> None:
         """Its lease ends; the seat stays."""
         self.txn(Delete(key=KEYS.live(node)), Delete(key=KEYS.ack(node)))
+
+    def is_watched(self, prefix: str) -> bool:
+        return any(watch.prefix == prefix for watch in self.port._watches)
 
     @property
     def overrides(self) -> dict[str, str]:
@@ -192,6 +196,29 @@ async def test_a_node_that_loses_its_lease_meanwhile_is_named_at_once() -> None:
     world.vanish(N3)
     fault = await faulty(order)
     assert fault.detail == f"no answer from {N3}, which lost its lease: dead or cut off"
+
+
+@pytest.mark.parametrize("late", ["live", "seat"])
+async def test_what_seems_so_between_two_watches_is_not_taken_for_true(late: str) -> None:
+    world = World()
+    order, revision = await world.ordered(world.commands.reconnect("books", "op"))
+    world.obey(N1, revision)
+    world.obey(N2, revision)
+    prefix = {"live": KEYS.live_prefix, "seat": KEYS.seat_prefix}[late]
+    await until(lambda: world.is_watched(prefix))
+    world.port.faults.held_at[prefix] = world.revision
+    if late == "live":
+        # Its ack vanishes with its lease; for a moment it seems to be there and to have said nothing.
+        world.vanish(N3)
+        await asyncio.wait([order], timeout=0.1)
+        world.port.faults.held_at.clear()
+        world.port.stir()
+        assert "lost its lease" in ((await faulty(order)).detail or "")
+    else:
+        # It leaves in order; for a moment it seems to be lost.
+        world.txn(Delete(key=KEYS.seat("n3")))
+        world.vanish(N3)
+        assert await order == Obeyed(nodes=(N1, N2))
 
 
 async def test_who_was_lost_before_is_told_and_who_leaves_is_not_waited_for() -> None:
@@ -315,6 +342,30 @@ async def test_a_store_without_room_is_not_written(monkeypatch: pytest.MonkeyPat
     assert world.overrides == {}
 
 
+async def test_a_node_that_is_not_there_speaks_for_nobody() -> None:
+    world = World()
+    world.vanish(N1)
+    fault = await faulty(world.commands.ban([R1], None, "op"))
+    assert fault.message == "this node is not there for the fleet now; nothing was written"
+    assert world.overrides == {}
+
+
+async def test_what_somebody_else_writes_at_the_same_moment_is_not_written_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = World()
+    carry_out = world.port.txn
+
+    async def late(transaction: Transaction) -> Any:
+        world.put("override/main/r1", "pin")
+        return await carry_out(transaction)
+
+    monkeypatch.setattr(world.port, "txn", late)
+    fault = await faulty(world.commands.ban([R1], None, "op"))
+    assert fault.message.startswith("somebody else changed the same at this moment")
+    assert world.overrides == {"main/r1": "pin"}
+
+
 # -- unban
 
 
@@ -323,10 +374,11 @@ async def test_unban_waits_until_every_node_has_read_that_the_ban_is_gone() -> N
     world.put("decided/ban/main/r1/fleet", "{}")
     world.come(N3, peer="")
     order, revision = await world.ordered(world.commands.unban([R1]))
-    world.applied = {N1: revision, N2: revision - 1}
+    world.applied = {N1: revision - 1, N2: revision}
     await asyncio.wait([order], timeout=0.15)
     assert not order.done()
-    world.applied[N2] = revision
+    # They are told in order of their names, whoever answered first.
+    world.applied[N1] = revision
     assert await order == Obeyed(nodes=(N1, N2), unasked=(N3,))
 
 
@@ -375,6 +427,7 @@ async def test_the_console_sees_what_the_command_line_sees() -> None:
     commands = Commands(
         port,
         KEYS,
+        N1,
         settings=lambda: SETTINGS,
         paused=frozenset,
         ask_applied=World.ask_applied,  # type: ignore[arg-type]
