@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from rich.table import Table
 
@@ -80,6 +81,7 @@ def figures(
         "client_statements": len(answers),
         "client_errors": sum(not answer.begun for answer in faults),
         "client_errors_rows_begun": sum(answer.begun for answer in faults),
+        "client_faults": ", ".join(f"{count} × {what}" for what, count in Counter(met(faults)).items()),
     }
     if simulated is not None:
         found |= {
@@ -94,6 +96,13 @@ def figures(
             "sim_writes_per_edit": simulated.writes_per_edit,
         }
     return found | {f"aim_{name}": aim for name, aim in aims(nodes).items() if name in found}
+
+
+def met(faults: Iterable[Answer]) -> Iterator[str]:
+    """What clients met, each with how long it took from when it was to be sent."""
+    for one in faults:
+        took_s = one.ended_s - one.due_s
+        yield f"{one.fault} at node {one.node + 1} after {'more than a second' if took_s > 1 else 'a moment'}"
 
 
 def aims(nodes: int) -> Mapping[str, int]:
@@ -153,7 +162,8 @@ def remarks(record: Record) -> list[str]:
         f"peace: {record['writes_in_peace']} writes in {record['peace_s']} s",
         f"writes per failure: at most {record['writes_per_failure']}",
         f"clients: {record['client_errors']} errors and {record['client_errors_rows_begun']} after rows had begun, "
-        f"of {record['client_statements']} statements at {record['offered_per_s']:g} a second",
+        f"of {record['client_statements']} statements at {record['offered_per_s']:g} a second"
+        + (f" ({record['client_faults']})" if record["client_faults"] else ""),
         f"machine: {float(record['cpu_share_before']):.0%} busy before, load average "
         f"{record['load_average_before']}; "
         f"{float(record['cpu_share_load']):.0%} with the load",
