@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import ssl
 from collections.abc import Callable
-from socket import socket
+from socket import MSG_PEEK, socket
 from typing import Protocol, cast
 
 from pgcat_cluster.relay import octets, sockets
@@ -126,6 +126,15 @@ class Link:
                 raise
         elif count != WOULD_BLOCK:
             self.lost("connection closed by peer" if count == 0 else "connection failed")
+
+    def ahead(self) -> bytes | None:
+        """The first byte that waits to be read, b"" at the end of the stream, None if nothing has come."""
+        try:
+            return self.socket.recv(1, MSG_PEEK)
+        except BlockingIOError:
+            return None
+        except OSError:
+            return b""
 
     def _break_off(self) -> None:
         """A fault of ours: what the two links of a couple owe each other is no longer known, so both end."""

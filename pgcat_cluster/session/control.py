@@ -48,6 +48,7 @@ from pgcat_cluster.topology.view import NOT_SEEN
 from pgcat_cluster.wire import messages
 
 _ROW = 0x44
+_ERROR = b"E"
 _IDLE = 0x49
 _FAILED = 0x45
 _ATTEMPTS_MAX = 3
@@ -238,9 +239,21 @@ class Control:
         if not server.is_fatal and not account.is_removed:
             self.effects.link_lost(account, server.pool, reason)
         if client is not None:
+            self._look_through(server.pool)
             self._orphaned(client, server, reason)
         for target in server.pool.targets:
             self._serve(account, target)
+
+    def _look_through(self, pool: Pool) -> None:
+        """A server that dies takes all its links with it: none that rests is given away before its end is read."""
+        for server in list(pool.idle):
+            assert isinstance(server, Server)
+            ahead = server.ahead()
+            if ahead == _ERROR:
+                # On a link that rests these are a server's last words.
+                server.is_fatal = True
+            if ahead in (b"", _ERROR):
+                server.lost("connection closed by peer")
 
     def _orphaned(self, client: Client, server: Server, reason: str) -> None:
         """A client's server is gone. What it is told depends on what may have happened there."""

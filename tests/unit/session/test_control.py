@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from pgcat_cluster.errors import ServerLost
 from pgcat_cluster.relay.flows import Flow
 from pgcat_cluster.session.account import GREETINGS_MAX
 from pgcat_cluster.wire import messages as m
@@ -109,6 +110,28 @@ def test_a_server_that_fails_is_left_alone_for_a_while(scene: Scene) -> None:
     scene.open("p1")
     assert scene.pools["p1"].detail.failures == 0
     assert scene.pools["p1"].detail.last_error == ""
+
+
+@pytest.mark.parametrize("last_words", [b"", m.error_response(ServerLost())])
+def test_a_read_is_not_repeated_on_links_that_died_with_its_own(scene: Scene, last_words: bytes) -> None:
+    for _ in range(6):
+        scene.bring("r1")
+    scene.meet("c1")
+    scene.send("c1", m.query("select 1"))
+    # All of them end at once, and the loop has read of the busy one alone.
+    (busy,) = (link for link in scene.links.values() if link.client is not None)
+    for name, link in scene.links.items():
+        far = scene.ends[name].socket
+        if link is not busy:
+            far.send(last_words)
+        far.close()
+    busy.on_readable()
+    scene.settle()
+    assert all(link.closed for link in scene.links.values())
+    scene.open("r1")
+    answer(scene, "r1.7")
+    assert scene.ends["c1"].take() == m.command_complete("SELECT 1") + m.ready_for_query(b"I")
+    assert scene.desk.repeats == 1
 
 
 def test_as_many_links_are_opened_as_clients_wait(scene: Scene) -> None:
