@@ -408,7 +408,10 @@ class Node:
         return None
 
     def _health_changed(self, cluster: str, decisions: list[Decision]) -> None:
-        watch = self.watches[cluster]
+        watch = self.watches.get(cluster)
+        if watch is None:
+            # The last word of one that is being stopped.
+            return
         for decision in decisions:
             if isinstance(decision, PrimaryChanged | IdentityChanged):
                 lifecycle(self.log, "primary.changed", cluster=cluster, change=repr(decision))

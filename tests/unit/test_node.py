@@ -10,6 +10,7 @@ import pytest
 
 from pgcat_cluster.net.provisions import provide
 from pgcat_cluster.node import Node
+from pgcat_cluster.probes.watch import ClusterWatch
 from pgcat_cluster.topology.model import PoolKey, Topology, build
 from pgcat_cluster.topology.reading import parse
 
@@ -69,3 +70,18 @@ async def test_what_leaves_is_forgotten(node: Node) -> None:
     assert set(node.watches) == set(node.view.clusters) == {"b"}
     assert set(node.accounts) == {PoolKey("b", "b")}
     assert set(node.provisions.credentials) == {"b"}
+
+
+async def test_the_last_word_of_a_watch_that_is_stopped_is_passed_over(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    last, stop = node.watches["a"], ClusterWatch.stop
+
+    async def speaks_before_it_ends(watch: ClusterWatch) -> None:
+        if watch is last:
+            watch._on_change([])
+        await stop(watch)
+
+    monkeypatch.setattr(ClusterWatch, "stop", speaks_before_it_ends)
+    await adopt(node, topology(b=5))
+    assert set(node.watches) == set(node.view.clusters) == {"b"}
