@@ -34,7 +34,7 @@ select case when r then 't' else 'f' end,
     pg_wal_lsn_diff(case when r then greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn())
         else pg_current_wal_lsn() end, '0/0'),
     case when r then pg_wal_lsn_diff(pg_last_wal_replay_lsn(), '0/0') end,
-    case when r then greatest(0, extract(epoch from clock_timestamp() - pg_last_xact_replay_timestamp())) end,
+    case when r then extract(epoch from clock_timestamp() - pg_last_xact_replay_timestamp()) end,
     pg_postmaster_start_time()
 from (select pg_is_in_recovery() as r) as here
 """
@@ -266,6 +266,7 @@ def parse_facts(rows: list[list[str | None]]) -> ServerFacts:
         timeline=int(timeline or 0),
         write_lsn=int(write_lsn or 0),
         replay_lsn=None if replay_lsn is None else int(replay_lsn),
-        replayed_age_s=None if replayed_age_s is None else float(replayed_age_s),
+        # Another machine's clock set it: it may be ahead of the replica's.
+        replayed_age_s=None if replayed_age_s is None else max(0.0, float(replayed_age_s)),
         started_at=started_at or "",
     )

@@ -9,6 +9,8 @@ import math
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+import pytest
+
 from pgcat_cluster.demo.postgres import Postgres
 from pgcat_cluster.demo.stack import Stack
 from pgcat_cluster.health.cluster import ClusterHealth, Decision, PrimaryChanged, Restarted
@@ -306,15 +308,25 @@ async def test_failed_traffic_asks_for_a_probe_at_once(make_stack: StackMaker) -
         assert watched.changes[before:] == []
 
 
-async def test_a_paused_replay_is_lag_and_an_idle_primary_is_none(make_stack: StackMaker) -> None:
+@pytest.mark.parametrize("has_replayed", [True, False])
+async def test_a_paused_replay_is_lag_and_an_idle_primary_is_none(
+    make_stack: StackMaker, has_replayed: bool
+) -> None:
+    """Also of a replica that has replayed no transaction yet, and so can not say how old its last one is."""
     stack = make_stack()
     primary, first, second = named(stack)
-    stack.primary.query("create table t (n int)")
+    if has_replayed:
+        stack.primary.query("create table t (n int)")
+        await holds(stack.replicas[0], "pg_last_xact_replay_timestamp() is not null")
     # While another replica is slow to answer, the one that lags stays in service.
     async with watching(stack, Health(timeout_min_s=10.0, timeout_max_s=10.0)) as watched:
         await asyncio.to_thread(stack.replicas[0].query, "select pg_wal_replay_pause()")
-        await asyncio.to_thread(stack.primary.query, "insert into t values (1)")
+        await asyncio.to_thread(stack.primary.query, "create table u (n int)")
         await holds(stack.replicas[0], "pg_last_wal_receive_lsn() > pg_last_wal_replay_lsn()")
+        assert await asyncio.to_thread(
+            stack.replicas[0].query, "select pg_last_xact_replay_timestamp() is not null"
+        ) == [(has_replayed,)]
+        # The primary may be looked at after it: its goal is known with the look behind that.
         await watched.until(lambda: watched.reads() == {primary, second}, 5, of=first)
         assert watched.health.standings()[first].reason.startswith("lag: ")
         lag = watched.health.standings()[first].lag

@@ -1,4 +1,4 @@
-"""When a server is looked at again, on a clock that stands still until it is told to go on."""
+"""What an answer says; when a server is looked at again, on a clock that stands still until it is told to go on."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from pgcat_cluster.health.evidence import Sample, Source
 from pgcat_cluster.net.outgoing import ConnectRefused, ServerAddress
 from pgcat_cluster.net.tls import OutgoingTls
-from pgcat_cluster.probes.prober import ProbeLink, Prober, ProbeTarget
+from pgcat_cluster.probes.prober import ProbeLink, Prober, ProbeTarget, parse_facts
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.once
@@ -73,3 +73,11 @@ async def test_a_first_failure_is_looked_into_at_once_and_the_next_ones_keep_the
     finally:
         with suppress(asyncio.CancelledError):
             await dead.prober.stop()
+
+
+@pytest.mark.parametrize(("text", "age_s"), [("1.5", 1.5), ("-0.25", 0.0), (None, None)])
+def test_an_unknown_age_is_not_zero_and_a_clock_ahead_of_ours_is(
+    text: str | None, age_s: float | None
+) -> None:
+    facts = parse_facts([["t", "7", "1", "200", "100", text, "then"]])
+    assert facts.replayed_age_s == age_s
