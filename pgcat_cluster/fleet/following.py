@@ -68,6 +68,9 @@ class Following:
     Another store, or one that went back, is not believed until the key `consent` is put in it, by an operator who
     saw it as it is: what stood there when it was met counts for nothing, for a backup may contain it. `accepted` is
     called before the first list of a store that was accepted; `believed` is set while this is the store we know.
+
+    One that has an `elder` follows more of the same store into the same memory: which store that is and how far it
+    has come is then the elder's knowledge, and so is whether it was accepted; it is ended before that.
     """
 
     def __init__(
@@ -79,6 +82,7 @@ class Following:
         chance: random.Random,
         changed: Callable[[Batch], None] = lambda batch: None,
         audited: Collection[str] = (),
+        elder: Following | None = None,
         consent: str = "",
         accepted: Callable[[], None] = lambda: None,
         cluster_id: int | None = None,
@@ -96,6 +100,7 @@ class Following:
         self._store = store
         self._prefixes = tuple(prefixes)
         self._audited = tuple(prefix for prefix in prefixes if prefix in audited)
+        self._eldest = self if elder is None else elder
         self._consent = consent
         self._chance = chance
         self._changed = changed
@@ -178,6 +183,9 @@ class Following:
 
     async def _recognise(self) -> None:
         """Is it the store we know, and not an older state of it? If not, has an operator accepted it?"""
+        if self._eldest is not self:
+            await self._eldest._assure()
+            return
         cluster_id = (await self._store.status()).cluster_id
         # What other watches bring while the answer is under way may be newer than it.
         before = self._revision
@@ -193,6 +201,14 @@ class Following:
         self._stranger, self._known_stranger = None, None
         self.cluster_id = cluster_id
         self.believed.set()
+
+    async def _assure(self) -> None:
+        """Raises Estranged unless the store is believed, and what answers now is this store."""
+        cluster_id, before = (await self._store.status()).cluster_id, self._revision
+        revision = (await self._store.txn(Transaction())).revision
+        why = self._why_strange(cluster_id, revision, before)
+        if why or not self.believed.is_set():
+            raise Estranged(why or "the store is not believed")
 
     def _why_strange(self, cluster_id: int, revision: int, known: int) -> str:
         if self.cluster_id not in (None, cluster_id):
@@ -227,7 +243,7 @@ class Following:
             await watch.close()
 
     async def _list(self, prefixes: Sequence[str]) -> None:
-        before = self._revision
+        before = self._eldest._revision
         revision, rows = await self._store.snapshot(prefixes)
         _must_reach(revision, before)
         self._lists += 1
@@ -263,7 +279,7 @@ class Following:
 
     def _took(self, prefix: str, batch: Batch) -> None:
         self._applied[prefix] = batch.revision
-        self._revision = max(self._revision, batch.revision)
+        self._eldest._revision = max(self._eldest._revision, batch.revision)
         self._changed(batch)
 
     # -- audit
@@ -297,7 +313,7 @@ class Following:
             Range(key=prefix, prefix=True, limit=1, keys_only=True, newest_first=True)
             for prefix in self._audited
         )
-        before = self._revision
+        before = self._eldest._revision
         outcome = await self._store.txn(Transaction(then=question))
         _must_reach(outcome.revision, before)
         answers = (answer for answer in outcome.answers if isinstance(answer, Rows))

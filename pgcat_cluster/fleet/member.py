@@ -407,7 +407,8 @@ class Member:
     def _coordinate(self, now: float) -> list[float | None]:
         """The office, if this node holds it or may."""
         self._perform(self._election.step(self.memory, now))
-        term = self._election.term(self.memory)
+        # A store that is not believed has given nobody an office.
+        term = self._election.term(self.memory) if self._following.believed.is_set() else None
         self._oversee(term)
         overseen = self._overseeing
         if term is None or (overseen is not None and overseen[1].listed.is_set()):
@@ -435,6 +436,7 @@ class Member:
                 self.memory,
                 chance=self._chance,
                 changed=lambda _batch: self.stir(),
+                elder=self._following,
                 now_s=self._now_s,
                 pause=self._pause,
             )

@@ -337,6 +337,36 @@ async def test_a_store_that_went_back_changes_nothing_until_an_operator_accepts_
         assert [json.loads(row.value)["active"] for row in world.rows("ack/")] == [{"gen": 2}]
 
 
+@pytest.mark.parametrize("other", [1, 2])
+async def test_a_coordinator_hears_nobody_in_a_store_that_is_not_believed(other: int) -> None:
+    world = World()
+    world.load()
+    async with world.node() as node:
+        await world.time.run(3.0)
+        restore = world.store.backup()
+        # What the coordinator alone follows comes late, as watches may: of this it has seen nothing yet.
+        for prefix in (KEYS.ack_prefix, KEYS.seat_prefix):
+            node.port.faults.held_at[prefix] = world.store.revision
+        for number in (b"1", b"2", b"3"):
+            world.put(KEYS.root + "decided/strikes/main/r1", b'{"n":' + number + b"}")
+        await world.time.run(3.0)
+
+        restore()
+        node.port.faults.held_at.clear()
+        world.store.cluster_id = other
+        stranger = KEYS.ack("zz.00000002")
+        world.put(stranger, b'{"suspect_self":true}')
+        await world.time.run(20.0)
+        memory = node.member.memory
+        assert memory.row(stranger) is None
+        assert KEYS.seat("px") in [row.key for row in memory.under(KEYS.seat_prefix)]
+
+        world.put(KEYS.store, b"accept")
+        await world.time.run(10.0)
+        assert memory.row(stranger) is not None
+        assert [json.loads(row.value)["active"] for row in world.rows("ack/px")] == [{"gen": 1}]
+
+
 async def test_an_empty_store_is_founded_anew_by_those_who_serve() -> None:
     world = World()
     restore = world.store.backup()
