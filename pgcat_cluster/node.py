@@ -163,6 +163,8 @@ class Node:
         self.is_draining = False
         self.generation = 1
         self.rejected: tuple[Problem, ...] = ()
+        # What may be half done, should it have failed twice.
+        self._unfinished: list[changes.Change] = []
         self._ticker: asyncio.TimerHandle | None = None
         self._health_ticker: asyncio.Task[None] | None = None
         self._draining: asyncio.Task[None] | None = None
@@ -495,8 +497,8 @@ class Node:
             return
         self.view = view
         for account in self.accounts.values():
-            cluster: ClusterView = view.clusters[account.settings.cluster]
-            if account.view is not cluster:
+            cluster: ClusterView | None = view.clusters.get(account.settings.cluster)
+            if cluster is not None and account.view is not cluster:
                 account.view = cluster
                 for server in cluster.servers.values():
                     if (pool := account.pools.get(server.key)) is not None:
@@ -524,62 +526,62 @@ class Node:
         return provide(topology, self.provisions)
 
     async def adopt(self, provisions: Provisions) -> list[str]:
-        """Go by another topology from now on; one line a change. One at a time: whoever calls holds `changing`."""
-        found = changes.diff(self.topology, provisions.topology)
-        self.provisions, self.rejected = provisions, ()
-        await self._apply(found)
+        """Go by another topology from now on; one line a change. One at a time: whoever calls holds `changing`.
+
+        All of it or nothing: what fails midway raises ConfigFault, with all as it was; so does who is cancelled.
+        """
+        before, found = self.provisions, changes.diff(self.topology, provisions.topology)
+        self._unfinished = [*self._unfinished, *found]
+        try:
+            await self._apply(provisions)
+        except BaseException as error:
+            await self._put_back(before)
+            if not isinstance(error, Exception):
+                raise
+            # Its text may tell what nobody is to read.
+            why = f"{type(error).__name__} while it was applied: a fault of this node; its log says more"
+            self.log.exception("a change could not be applied")
+            lifecycle(self.log, "config.rejected", level="error", problems=why)
+            self.rejected = (Problem("", why),)
+            raise ConfigFault(why) from error
+        self.rejected = ()
         self.generation += 1
         lines = [str(change) for change in found]
         lifecycle(self.log, "config.applied", changes="; ".join(lines) or "none")
         return lines
 
-    async def _apply(self, found: list[changes.Change]) -> None:
-        """Clusters first, since pools stand on them. What did not change is not touched, however much that is."""
-        topology = self.topology
-        touched: set[str] = set()  # clusters
-        changed: set[PoolKey] = set()
-        renewed: set[PoolKey] = set()
-        for change in found:
-            match change:
-                case changes.ClusterAdded(name=name) | changes.ClusterRemoved(name=name):
-                    touched.add(name)
-                case changes.ClusterChanged(name=name, fields=fields):
-                    touched.add(name)
-                    if "tls" in fields:
-                        renewed |= {key for key, pool in topology.pools.items() if pool.cluster == name}
-                case (
-                    changes.ServerAdded(server=key)
-                    | changes.ServerRemoved(server=key)
-                    | changes.ServerChanged(server=key)
-                ):
-                    touched.add(key.cluster)
-                case changes.FleetChanged(fields=fields) if "health" in fields:
-                    touched |= set(topology.clusters)
-                case changes.CredentialsChanged(user=user, sides=sides) if "servers" in sides:
-                    renewed |= {key for key in topology.pools if key.user == user}
-                case changes.PoolResized(pool=pool):
-                    changed.add(pool)
-                case changes.PoolChanged(pool=pool):
-                    (renewed if change.needs_new_links() else changed).add(pool)
-                case changes.NodeChanged():
-                    self._change_node()
-                    changed |= set(topology.pools)
-        watches = [watch for name in touched if (watch := self.watches.pop(name, None)) is not None]
+    async def _put_back(self, before: Provisions) -> None:
+        try:
+            await self._apply(before)
+        except Exception:
+            # Then the next change makes it whole.
+            self.log.exception("what was in force could not be put back")
+
+    async def _apply(self, provisions: Provisions) -> None:
+        """Clusters first, since pools stand on them; last what leaves, for who was told to go does not come back.
+
+        What did not change is not touched, however much that is. Can be done again where it failed.
+        """
+        self.provisions, topology = provisions, provisions.topology
+        reach = changes.reach(self._unfinished, topology)
+        if reach.node:
+            self._change_node()
+        watches = [watch for name in reach.clusters if (watch := self.watches.pop(name, None)) is not None]
         await asyncio.gather(*(watch.stop() for watch in watches))
-        for gone in [gone for gone in self.accounts if gone not in topology.pools]:
-            self._remove_account(self.accounts.pop(gone))
-        self.view = self.view.with_topology(topology, touched)
-        for name_of_pool, account in self.accounts.items():
-            settings = topology.pools[name_of_pool]
-            if name_of_pool in changed or name_of_pool in renewed or settings.cluster in touched:
-                self._change_account(account, settings, is_renewed=name_of_pool in renewed)
+        self.view = self.view.with_topology(topology, reach.clusters)
+        for key, account in self.accounts.items():
+            if key in topology.pools and reach.touches(settings := topology.pools[key]):
+                self._change_account(account, settings, is_renewed=key in reach.renewed)
         # What is new may be much, and nobody uses it yet.
-        for name in touched & topology.clusters.keys():
+        for name in reach.clusters & topology.clusters.keys():
             self._watch(topology.clusters[name])
             await asyncio.sleep(0)
         for new in [new for new in topology.pools if new not in self.accounts]:
             self._add_account(topology.pools[new])
             await asyncio.sleep(0)
+        for gone in [gone for gone in self.accounts if gone not in topology.pools]:
+            self._remove_account(self.accounts.pop(gone))
+        self._unfinished = []
 
     def _change_node(self) -> None:
         """What was handed on at start; all else in [node] is looked up where it is needed."""

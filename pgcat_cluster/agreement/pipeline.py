@@ -38,6 +38,8 @@ _ACKS_PER_S = 5.0
 _ACKS_BURST = 4.0
 # How long a node waits before it asks again for texts, or tries again what failed on it alone.
 _AGAIN_S = 5.0
+# What failed midway by a fault of ours fails again, and clients may pay for each attempt.
+_FAULT_AGAIN_S = 60.0
 _TURN_S = 0.001
 
 
@@ -79,7 +81,7 @@ class _Judging(Struct, kw_only=True):
 class Follower:
     """The machine. Call `step` whenever memory changed, after each event below, and at `due_s`.
 
-    Events are `preflighted`, `fetched`, `ran`, `unusable` (the answers to effects), `applied_overrides`,
+    Events are `preflighted`, `fetched`, `ran`, `unusable`, `failed` (the answers to effects), `applied_overrides`,
     `drained`, `suspects_itself` and `judge_again`. The `judge` may be shared with the node's Steward.
     """
 
@@ -101,6 +103,7 @@ class Follower:
         self._texts: dict[str, bytes] = {}
         self._fetching: frozenset[str] = frozenset()
         self._asked_at: float | None = None
+        self._patience_s = _AGAIN_S
 
     # -- events
 
@@ -138,6 +141,12 @@ class Follower:
         """What `Run` asked for can not be had on this node; it is tried again from time to time."""
         if self._candidate == accepted:
             self._refuse(findings(wrong_in(problems)))
+
+    def failed(self, accepted: Accepted, why: str) -> None:
+        """What `Run` asked for met a fault of this node's own, which runs what it ran; it is seldom tried again."""
+        if self._candidate == accepted:
+            self._refuse((Finding(key="decided/accepted", msg=why),))
+            self._patience_s = _FAULT_AGAIN_S
 
     def applied_overrides(self, revision: int) -> None:
         """What operators override is obeyed up to this revision."""
@@ -252,8 +261,8 @@ class Follower:
             self._candidate = None
             self.ack = structs.replace(self.ack, unusable=())
             return []
-        if self._asked_at is not None and now < self._asked_at + _AGAIN_S:
-            self._wake(self._asked_at + _AGAIN_S)
+        if self._asked_at is not None and now < self._asked_at + self._patience_s:
+            self._wake(self._asked_at + self._patience_s)
             return []
         return self._prepare(accepted, memory, now)
 
@@ -266,7 +275,7 @@ class Follower:
         wanted = self._wants.seen(memory)
         by_hash = self._texts | {sha: wanted.texts[name] for name, sha in wanted.docs.items()}
         missing = tuple(sorted({sha for sha in accepted.docs.values() if sha not in by_hash}))
-        self._asked_at = now
+        self._asked_at, self._patience_s = now, _AGAIN_S
         self._wake(now + _AGAIN_S)
         if missing:
             self._fetching = frozenset(missing)

@@ -27,7 +27,8 @@ class FleetHouse(Protocol):
         """What it sees of each cluster that it watches."""
 
     async def run(self, settings: Settings) -> None:
-        """Go by these settings from now on. Raises InvalidSettings, with all as it was."""
+        """Go by these settings from now on. Raises InvalidSettings, or ConfigFault for a fault of the node's own, with
+        all as it was."""
 
     async def preflight(self, effect: Preflight) -> Findings:
         """Try what the documents name: what makes them unusable, and what is only doubtful."""

@@ -31,6 +31,7 @@ from pgcat_cluster.agreement.memory import Memory
 from pgcat_cluster.agreement.pipeline import Follower
 from pgcat_cluster.agreement.transactions import Batch, Outcome, Range, Transaction
 from pgcat_cluster.agreement.witnesses import witnesses
+from pgcat_cluster.errors import ConfigFault
 from pgcat_cluster.fleet.announcing import announce
 from pgcat_cluster.fleet.beliefs import belief, look
 from pgcat_cluster.fleet.following import Following
@@ -256,9 +257,10 @@ class Member:
     async def leave(self) -> None:
         """After `run` has ended: give back what is ours, as far as the store answers."""
         overseeing = self._overseeing[2] if self._overseeing is not None else None
-        for task in (self._trying, self._running, overseeing):
-            if task is not None:
-                task.cancel()
+        under_way = [task for task in (self._trying, self._running, overseeing) if task is not None]
+        for task in under_way:
+            task.cancel()
+        await asyncio.gather(*under_way, return_exceptions=True)
         await self._writing.stop()
         await self._keeping.end(self._known())
         await self.membership.leave()
@@ -295,6 +297,9 @@ class Member:
             await self._take_up(known.accepted, judged.settings, known.texts)
         except InvalidSettings as invalid:
             self._log.error("what was kept can not be used", problems="; ".join(invalid.lines()))
+            return
+        except Exception:
+            self._log.exception("what was kept can not be used")
             return
         self.follower.start(known.accepted, judged.settings)
         self._log.warning("begins with what was kept", generation=known.accepted.gen, revision=known.revision)
@@ -702,12 +707,18 @@ class Member:
                     generation=run.accepted.gen,
                     problems="; ".join(invalid.lines()),
                 )
+            except ConfigFault as fault:
+                self.follower.failed(run.accepted, fault.message)
+            except Exception as error:
+                self._log.exception("a generation can not be taken in")
+                why = f"{type(error).__name__}: a fault of this node; its log says more"
+                self.follower.failed(run.accepted, why)
             else:
                 self.follower.ran(run.accepted, run.settings)
             self.stir()
 
     async def _take_up(self, accepted: Accepted, settings: Settings, texts: Mapping[str, bytes]) -> None:
-        """The node goes by this generation. Raises InvalidSettings, with all as it was."""
+        """The node goes by this generation. Raises InvalidSettings or ConfigFault, with all as it was."""
         self._is_taking_up = True
         try:
             await self._house.run(settings)

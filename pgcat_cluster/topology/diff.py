@@ -1,6 +1,6 @@
 """What is different between two topologies, as typed changes in the order in which a node applies them."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Literal, TypeVar
 
 from msgspec import Struct
@@ -165,6 +165,48 @@ class RestartNeeded(Change, frozen=True, kw_only=True):
 def diff(old: Topology, new: Topology) -> list[Change]:
     """The changes from `old` to `new`: first what is added, then what is different, last what is removed."""
     return [*_added(old, new), *_changed(old, new), *_removed(old, new)]
+
+
+class Reach(Struct, frozen=True, kw_only=True):
+    """What changes reach: clusters by name, pools, those of them that need new server links, and [node] itself."""
+
+    clusters: frozenset[str]
+    pools: frozenset[PoolKey]
+    renewed: frozenset[PoolKey]
+    node: bool
+
+    def touches(self, pool: PoolSettings) -> bool:
+        return pool.key in self.pools or pool.key in self.renewed or pool.cluster in self.clusters
+
+
+def reach(found: Iterable[Change], topology: Topology) -> Reach:
+    """What has to be looked at to go by `topology`, from either side of these changes."""
+    clusters: set[str] = set()
+    pools: set[PoolKey] = set()
+    renewed: set[PoolKey] = set()
+    node = False
+    for change in found:
+        match change:
+            case ClusterAdded(name=name) | ClusterRemoved(name=name):
+                clusters.add(name)
+            case ClusterChanged(name=name, fields=fields):
+                clusters.add(name)
+                if "tls" in fields:
+                    renewed |= {key for key, pool in topology.pools.items() if pool.cluster == name}
+            case ServerAdded(server=key) | ServerRemoved(server=key) | ServerChanged(server=key):
+                clusters.add(key.cluster)
+            case FleetChanged(fields=fields) if "health" in fields:
+                clusters |= set(topology.clusters)
+            case CredentialsChanged(user=user, sides=sides) if "servers" in sides:
+                renewed |= {key for key in topology.pools if key.user == user}
+            case PoolResized(pool=pool):
+                pools.add(pool)
+            case PoolChanged(pool=pool):
+                (renewed if change.needs_new_links() else pools).add(pool)
+            case NodeChanged():
+                node = True
+                pools |= set(topology.pools)
+    return Reach(clusters=frozenset(clusters), pools=frozenset(pools), renewed=frozenset(renewed), node=node)
 
 
 def _servers(topology: Topology) -> dict[ServerKey, Server]:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
 
+from pgcat_cluster.errors import ConfigFault
 from pgcat_cluster.net.provisions import provide
 from pgcat_cluster.node import Node
 from pgcat_cluster.probes.watch import ClusterWatch
-from pgcat_cluster.topology.model import PoolKey, Topology, build
+from pgcat_cluster.topology.model import PoolKey, PoolSettings, Topology, build
 from pgcat_cluster.topology.reading import parse
 
 # Nobody listens there: it is not about servers.
@@ -85,3 +86,97 @@ async def test_the_last_word_of_a_watch_that_is_stopped_is_passed_over(
     monkeypatch.setattr(ClusterWatch, "stop", speaks_before_it_ends)
     await adopt(node, topology(b=5))
     assert set(node.watches) == set(node.view.clusters) == {"b"}
+
+
+def sizes(node: Node) -> dict[str, list[int]]:
+    """The limits of every pool, by its database."""
+    return {
+        key.database: [pool.limit for pool in account.pools.values()]
+        for key, account in node.accounts.items()
+    }
+
+
+Broken = Callable[[pytest.MonkeyPatch], Callable[[], bool]]
+
+
+def broken(method: str, times: int) -> Broken:
+    """The node is wrong there, so often; what is answered tells whether that was met."""
+
+    def breaks(monkeypatch: pytest.MonkeyPatch) -> Callable[[], bool]:
+        left = [times]
+        right = getattr(Node, method)
+
+        def wrong(node: Node, *of: object, **how: object) -> object:
+            if left[0]:
+                left[0] -= 1
+                raise KeyError("what nobody foresaw, and nobody is told")
+            return right(node, *of, **how)
+
+        monkeypatch.setattr(Node, method, wrong)
+        return lambda: left[0] < times
+
+    return breaks
+
+
+@pytest.mark.parametrize(
+    "method", ["_change_node", "_change_account", "_watch", "_add_account", "_remove_account"]
+)
+async def test_what_fails_midway_leaves_all_as_it_was(
+    method: str, node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, settings = node.provisions, {key: one.settings for key, one in node.accounts.items()}
+    client_of = node.accounts[PoolKey("a", "a")]
+    edit = build(
+        parse(
+            '[node]\nlisten = ["127.0.0.1:0"]\nhttp = ""\nlogin_timeout = "7s"\n'
+            + TENANT.format("b", 9)
+            + TENANT.format("c", 5),
+            "test",
+        )
+    )
+    was_met = broken(method, 1)(monkeypatch)
+    with pytest.raises(ConfigFault, match="KeyError") as refused:
+        await adopt(node, edit)
+    assert was_met()
+    assert "foresaw" not in str(refused.value)
+    assert (node.provisions, node.generation) == (before, 1)
+    assert sizes(node) == {"a": [5], "b": [5]}
+    assert {key: one.settings for key, one in node.accounts.items()} == settings
+    assert set(node.watches) == set(node.view.clusters) == {"a", "b"}
+    assert all(one.view is node.view.clusters[one.settings.cluster] for one in node.accounts.values())
+    # Who is told to go is told last.
+    assert (node.accounts[PoolKey("a", "a")] is client_of) is (method != "_remove_account")
+    # And it goes on: the same edit is taken whole when it can be.
+    await adopt(node, edit)
+    assert sizes(node) == {"b": [9], "c": [5]}
+    assert set(node.watches) == set(node.view.clusters) == {"b", "c"}
+
+
+async def test_what_can_not_be_put_back_is_made_whole_by_the_next_edit(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken("_watch", 2)(monkeypatch)
+    with pytest.raises(ConfigFault, match="KeyError"):
+        await adopt(node, topology('[fleet.health]\ninterval = "9s"', a=5, b=9))
+    await adopt(node, topology(a=5, b=5))
+    assert sizes(node) == {"a": [5], "b": [5]}
+    assert set(node.watches) == set(node.view.clusters) == {"a", "b"}
+
+
+async def test_who_orders_a_change_and_goes_leaves_no_half_of_it(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add, added = Node._add_account, asyncio.Event()
+
+    def tells(node: Node, settings: PoolSettings) -> None:
+        add(node, settings)
+        added.set()
+
+    monkeypatch.setattr(Node, "_add_account", tells)
+    order = asyncio.get_running_loop().create_task(adopt(node, topology(b=9, c=5, d=5)))
+    await added.wait()
+    order.cancel()
+    await asyncio.wait({order})
+    assert order.cancelled()
+    assert sizes(node) == {"a": [5], "b": [5]}
+    assert set(node.watches) == set(node.view.clusters) == {"a", "b"}

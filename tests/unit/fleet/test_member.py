@@ -18,6 +18,7 @@ from pgcat_cluster.agreement.documents import Live
 from pgcat_cluster.agreement.effects import Preflight
 from pgcat_cluster.agreement.keys import Keys
 from pgcat_cluster.agreement.transactions import Delete, Put, Row, Transaction
+from pgcat_cluster.errors import ConfigFault
 from pgcat_cluster.fleet.house import Findings
 from pgcat_cluster.fleet.leases import HeldLease
 from pgcat_cluster.fleet.member import Member
@@ -45,8 +46,13 @@ class House:
         self.healths: Mapping[str, ClusterHealth] = {}
         self.paused: frozenset[PoolKey] = frozenset()
         self.reconnected: list[frozenset[PoolKey]] = []
+        self.fails_by: Exception | None = None
+        self.tried = 0
 
     async def run(self, settings: Settings) -> None:
+        self.tried += 1
+        if self.fails_by is not None:
+            raise self.fails_by
         self.runs.append(settings)
         self.topology = build(settings)
 
@@ -365,6 +371,63 @@ async def test_a_coordinator_hears_nobody_in_a_store_that_is_not_believed(other:
         await world.time.run(10.0)
         assert memory.row(stranger) is not None
         assert [json.loads(row.value)["active"] for row in world.rows("ack/px")] == [{"gen": 1}]
+
+
+@pytest.mark.parametrize(
+    ("fault", "told"),
+    [
+        (ConfigFault("KeyError while it was applied"), "KeyError while it was applied"),
+        (KeyError("what nobody is told"), "KeyError: a fault of this node; its log says more"),
+    ],
+)
+async def test_what_a_fault_of_its_own_keeps_it_from_is_told_and_seldom_tried(
+    fault: Exception, told: str
+) -> None:
+    world = World()
+    world.load()
+    async with world.node() as node:
+        await world.time.run(3.0)
+        node.house.fails_by, before = fault, node.house.tried
+        world.put(KEYS.config("pools/app"), DOCUMENTS["pools/app"].replace(b"10", b"33"))
+        await world.time.run(50.0)
+        (ack,) = (json.loads(row.value) for row in world.rows("ack/"))
+        assert (ack["active"], ack["unusable"]) == ({"gen": 1}, [{"key": "decided/accepted", "msg": told}])
+        # For each attempt clients may pay.
+        assert node.house.tried == before + 1
+        node.member.judge_again()
+        await world.time.run(1.0)
+        assert node.house.tried == before + 2
+        node.house.fails_by = None
+        node.member.judge_again()
+        await world.time.run(3.0)
+        (ack,) = (json.loads(row.value) for row in world.rows("ack/"))
+        assert (ack["active"], "unusable" in ack) == ({"gen": 2}, False)
+
+
+async def test_a_fault_of_its_own_is_tried_again_by_itself() -> None:
+    world = World()
+    world.load()
+    async with world.node() as node:
+        node.house.fails_by = KeyError()
+        await world.time.run(10.0)
+        assert "a fault of this node" in node.member.waits_for
+        node.house.fails_by = None
+        await world.time.run(60.0)
+        assert node.member.waits_for == ""
+
+
+async def test_what_was_kept_and_meets_a_fault_does_not_end_the_node(tmp_path: Path) -> None:
+    world = World()
+    world.load()
+    state = StateDirectory(tmp_path / "state")
+    async with world.node(1, state=state):
+        await world.time.run(3.0)
+    async with world.node(2, state=state) as node:
+        node.house.fails_by = KeyError()
+        await world.time.run(1.0)
+        node.house.fails_by = None
+        await world.time.run(70.0)
+        assert node.member.waits_for == ""
 
 
 async def test_an_empty_store_is_founded_anew_by_those_who_serve() -> None:
