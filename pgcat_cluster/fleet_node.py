@@ -30,11 +30,12 @@ from pgcat_cluster.fleet.commands import Commands
 from pgcat_cluster.fleet.etcd import EtcdSettings, EtcdStore, members_of
 from pgcat_cluster.fleet.member import Member
 from pgcat_cluster.fleet.peers import Look, PeerLinks, PeerPort, PeerUnavailable
+from pgcat_cluster.fleet.stamps import Stamped
 from pgcat_cluster.fleet.state import Occupied, StateDirectory
 from pgcat_cluster.fleet.witnesses import ask_witnesses
 from pgcat_cluster.health.cluster import ClusterHealth
 from pgcat_cluster.health.doubt import Place
-from pgcat_cluster.net.clock import monotonic_s
+from pgcat_cluster.net.clock import monotonic_s, wall_s
 from pgcat_cluster.net.config_file import anchored, tls_contexts
 from pgcat_cluster.net.outgoing import OpenFailed
 from pgcat_cluster.net.provisions import Provisions, provide
@@ -96,11 +97,13 @@ class FleetNode:
         self._paused: frozenset[PoolKey] = frozenset()
         self._life: asyncio.Task[None] | None = None
         chance = random.Random()
-        self._store = EtcdStore(store, chance=chance)
+        self._etcd = EtcdStore(store, chance=chance)
+        keys = Keys(where.fleet)
+        stamped = Stamped(self._etcd, keys, wall_s=wall_s)
         self.member = Member(
-            self._store,
+            stamped,
             self,
-            keys=Keys(where.fleet),
+            keys=keys,
             node=own_id,
             live=Live(
                 name=node.name,
@@ -119,8 +122,8 @@ class FleetNode:
             table=self._table if fleet_key is not None else None,
         )
         self.commands = Commands(
-            self._store,
-            Keys(where.fleet),
+            stamped,
+            keys,
             own_id,
             settings=lambda: self.member.settings,
             paused=lambda: frozenset(key.database for key in self._paused),
@@ -202,7 +205,7 @@ class FleetNode:
         except (SecretUnavailable, FleetKeyUnusable, OSError) as problem:
             lifecycle(self.node.log, "config.rejected", level="error", problems=f"store: {problem}")
             raise ConfigFault(f"store: {problem}") from None
-        self._store.password = password
+        self._etcd.password = password
         if fleet_key is not None and self._links is not None and self._port is not None:
             self.node.control.keys.fleet_key = fleet_key
             self._port.use(fleet_key)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import msgspec
-from msgspec import Meta, Struct, field
+from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from pgcat_cluster.agreement.keys import Kind
 from pgcat_cluster.topology.reading import InvalidSettings, Problem, read_document, tree_of
@@ -26,10 +26,16 @@ class Written(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a node writes. Readers pass over fields they do not know: a newer node may have written them."""
 
 
+class Dated(Written, frozen=True, kw_only=True):
+    """All that a key holds. `at` is when it was written, RFC 3339, for people alone: no node sees or compares it."""
+
+    at: str | UnsetType = UNSET
+
+
 # ---- schema and configuration
 
 
-class Schema(Written, frozen=True, kw_only=True):
+class Schema(Dated, frozen=True, kw_only=True):
     """A node whose own version is below `min_reader` does not start."""
 
     v: int
@@ -37,7 +43,7 @@ class Schema(Written, frozen=True, kw_only=True):
     fleet_id: str
 
 
-class Accepted(Written, frozen=True, kw_only=True):
+class Accepted(Dated, frozen=True, kw_only=True):
     """What the fleet goes by: `docs` gives the SHA-256 of each document's text by its name."""
 
     gen: int
@@ -81,7 +87,7 @@ class Applied(Written, frozen=True, kw_only=True):
     override: int
 
 
-class Ack(Written, frozen=True, kw_only=True):
+class Ack(Dated, frozen=True, kw_only=True):
     """What a node thinks of the desired documents, and what it runs.
 
     `valid` is the newest bundle it found valid; `nacked` the newest it judged, if that is not valid, with what
@@ -152,9 +158,10 @@ class Status(Struct, frozen=True, kw_only=True):
     errors: tuple[NodeFinding, ...] = ()
     nodes: NodesStatus
     bans: tuple[BanStatus, ...] = ()
+    at: str | UnsetType = UNSET
 
 
-class CommandStatus(Written, frozen=True, kw_only=True):
+class CommandStatus(Dated, frozen=True, kw_only=True):
     """What became of the one-shot command that a key held at `for_rev`."""
 
     for_rev: int
@@ -166,7 +173,7 @@ class CommandStatus(Written, frozen=True, kw_only=True):
 # ---- membership
 
 
-class Coord(Written, frozen=True, kw_only=True):
+class Coord(Dated, frozen=True, kw_only=True):
     node: str
 
 
@@ -176,7 +183,7 @@ class Seat(Written, frozen=True, kw_only=True):
     host: str
 
 
-class Live(Written, frozen=True, kw_only=True):
+class Live(Dated, frozen=True, kw_only=True):
     """A node as it is: `joining` serves nobody and does not vote, `draining` serves to the end and does not vote."""
 
     name: str
@@ -208,7 +215,7 @@ Share = dict[str, Demand]
 # ---- verdicts and bans
 
 
-class Verdict(Written, frozen=True, kw_only=True):
+class Verdict(Dated, frozen=True, kw_only=True):
     v: Literal["bad", "ok"]
     why: tuple[str, ...] = ()
     since_rev: int
@@ -217,7 +224,7 @@ class Verdict(Written, frozen=True, kw_only=True):
     replicas: dict[str, str] = {}
 
 
-class Ban(Written, frozen=True, kw_only=True):
+class Ban(Dated, frozen=True, kw_only=True):
     """`votes` are the node ids whose verdicts the transaction compared."""
 
     id: str

@@ -562,8 +562,9 @@ def events(place: Place, *, follow: bool, since: int, only_new: bool, as_json: b
     \b
     pgcat-cluster fleet events --follow
 
-    The past is told as far as etcd remembers it, until its compaction. etcd keeps no times: the past is told by
-    revisions alone, and only what is seen happening (--follow) by this machine's clock.
+    The past is told as far as etcd remembers it, until its compaction. etcd keeps no times: what nodes wrote has
+    the time of their clocks, shown in this machine's zone; the edits of operators and what vanished have that of
+    this machine if they are seen happening (--follow), else none.
     """
 
     async def read(operator: Operator) -> None:
@@ -576,13 +577,14 @@ def events(place: Place, *, follow: bool, since: int, only_new: bool, as_json: b
 
 
 def _tell(told: Told, as_json: bool) -> None:
-    seen = datetime.fromtimestamp(wall_s()).astimezone() if told.is_new else None
+    when = told.at or (datetime.fromtimestamp(wall_s()) if told.is_new else None)
+    seen = None if when is None else when.astimezone()
     if as_json:
         at = seen.isoformat(timespec="milliseconds") if seen else None
         line = json.dumps({"revision": told.revision, "at": at, "text": told.text}, ensure_ascii=False)
     else:
-        time = seen.strftime("%H:%M:%S.%f")[:12] if seen else ""
-        line = f"{time:<12} {told.revision:>8}  {plain(told.text)}"
+        time = seen.strftime("%Y-%m-%d %H:%M:%S.%f")[:-3] if seen else ""
+        line = f"{time:<23} {told.revision:>8}  {plain(told.text)}"
     click.echo(line)
     sys.stdout.flush()
 

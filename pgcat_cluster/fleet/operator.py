@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
+from datetime import datetime
 from typing import TypeVar
 
 from msgspec import Struct
@@ -36,6 +37,7 @@ from pgcat_cluster.agreement.transactions import (
     newest,
     unchanged,
 )
+from pgcat_cluster.fleet.stamps import written_at
 from pgcat_cluster.fleet.store import Compacted, Denied, Store, Unavailable, Unknown
 
 _Value = TypeVar("_Value")
@@ -58,11 +60,15 @@ class Written(Struct, frozen=True, kw_only=True):
 
 
 class Told(Struct, frozen=True, kw_only=True):
-    """One thing that happened; `is_new` if it happened while we watched."""
+    """One thing that happened; `at` is when, by the clock of the node that wrote it, if one did.
+
+    `is_new` if it happened while we watched.
+    """
 
     revision: int
     text: str
     is_new: bool
+    at: datetime | None = None
 
 
 class Operator:
@@ -305,7 +311,8 @@ class Operator:
     def _told(self, batch: Batch, *, is_new: bool) -> list[Told]:
         texts = sentences(self.keys, batch, self.memory)
         self.memory.apply(batch)
-        return [Told(revision=batch.revision, text=text, is_new=is_new) for text in texts]
+        at = written_at(self.keys, batch)
+        return [Told(revision=batch.revision, text=text, is_new=is_new, at=at) for text in texts]
 
 
 def _decoded(row: Row, kind: type[_Value]) -> _Value:

@@ -382,7 +382,7 @@ def test_events_tell_the_story_in_order(shell: Shell) -> None:
     places = [texts.index(one) for one in story]
     assert places == sorted(places)
     late = shell("events", "--since", str(shell.fleet.store.revision)).stdout
-    assert late == f"{'':<12} {shell.fleet.store.revision:>8}  {story[-1]}\n"
+    assert late == f"{'':<23} {shell.fleet.store.revision:>8}  {story[-1]}\n"
 
 
 def test_what_etcd_forgot_is_not_told(shell: Shell) -> None:
