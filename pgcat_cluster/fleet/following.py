@@ -169,7 +169,7 @@ class Following:
             began_s = self._now_s()
             try:
                 await self._recognise()
-                if prefix in self._stale:
+                while prefix in self._stale:
                     # In a store that was accepted all begin at one revision.
                     await self._list([prefix] if self._stale < set(self._prefixes) else self._prefixes)
                 await self._watch(prefix)
@@ -248,6 +248,9 @@ class Following:
         _must_reach(revision, before)
         self._lists += 1
         for prefix in prefixes:
+            if prefix not in self._stale or revision < self._applied[prefix]:
+                # Another list was faster, and its watch may have begun: this one would go back, or before it.
+                continue
             events = self.memory.replace(
                 prefix, [row for row in rows if row.key.startswith(prefix)], revision
             )

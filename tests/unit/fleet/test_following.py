@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import pytest
 import pytest_asyncio
 
 from pgcat_cluster.agreement.memory import Memory
-from pgcat_cluster.agreement.transactions import Batch, Delete, Put, Transaction
+from pgcat_cluster.agreement.transactions import Batch, Delete, Put, Row, Transaction
 from pgcat_cluster.fleet.following import Following
 from pgcat_cluster.fleet.model import ModelPort, ModelStore
 from pgcat_cluster.net.tasks import spawn
@@ -125,6 +125,35 @@ async def test_what_was_forgotten_meanwhile_comes_as_differences(scene: Scene) -
     await scene.time.run(6.0)
     # What came and went is not told, what stayed is not told, and nothing "was deleted" that was not.
     assert scene.heard() == [(6, ["-/d/1", "/d/2"])]
+    assert scene.is_current()
+
+
+@pytest.mark.parametrize("delays_s", [[6.0], [5.0, 5.0]])
+async def test_of_two_lists_of_a_prefix_the_later_one_changes_nothing(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, delays_s: list[float]
+) -> None:
+    """Behind a compaction each prefix lists all; the answers come in either order, and a watch begins at the first."""
+    snapshot, asked = scene.port.snapshot, 0
+
+    async def list_slowly(prefixes: Sequence[str]) -> tuple[int, tuple[Row, ...]]:
+        nonlocal asked
+        delay_s = [*delays_s, 0.0][asked]
+        asked += 1
+        answer = await snapshot(prefixes)
+        await scene.time.pause(delay_s)
+        return answer
+
+    monkeypatch.setattr(scene.port, "snapshot", list_slowly)
+    scene.put("/d/3", "/o/2")
+    scene.put("/d/3", "/o/2")
+    scene.store.compact(scene.store.revision)
+    for _tenth in range(100):
+        scene.put("/d/3", "/o/2")
+        await scene.time.run(0.1)
+    assert asked == 2
+    for key in ("/d/3", "/o/2"):
+        told = [revision for revision, keys in scene.told if key in keys]
+        assert told == sorted(told)
     assert scene.is_current()
 
 
