@@ -1,30 +1,36 @@
-"""The nodes of a run together, what befalls them, and whether all is well again at the end."""
+"""The nodes of a run together, what operators write, and whether all is well again at the end."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
-from pgcat_cluster.agreement import overrides
-from pgcat_cluster.agreement.transactions import Delete, Put, Transaction
-from tests.simulation.actor import Actor
+from pgcat_cluster.agreement.bundles import hash_of
+from pgcat_cluster.agreement.cases import unban
+from pgcat_cluster.agreement.memory import Memory
+from pgcat_cluster.agreement.transactions import Delete, Operation, Put, Transaction
+from pgcat_cluster.fleet.store import StoreFault
 from tests.simulation.checks import Checks
-from tests.simulation.world import Plan, World
+from tests.simulation.node import Disk, Process
+from tests.simulation.quiet import quiet
+from tests.simulation.world import Place, Plan, World
+
+_EXPIRY_S = 0.1
+_INSIST_S = 7.0
 
 
 class Company:
-    """Owns the nodes, alive and dead, and passes on what the store and the nodes tell."""
+    """Owns the processes, alive and dead, and passes on what the store and the nodes tell."""
 
     def __init__(self, seed: int, plan: Plan) -> None:
         self.world = World(seed, plan)
-        self.checks = Checks(self.world)
-        self.actors: dict[str, Actor] = {}
-        self.generation = 1
-        self.removed: frozenset[tuple[str, str]] = frozenset()
-        self._seen = 1
+        self.checks = Checks(self)
+        self.processes: dict[str, Process] = {}
+        self.disks: dict[str, Disk] = {}
+        self.removed: frozenset[Place] = frozenset()  # by the newest good edit
+        self.desired: dict[str, bytes] = {}
         self._rates: dict[str, float] = {}
         self._places: dict[str, tuple[str, str]] = {}
-        self.world.topology(1)
-        self.world.store.listen(self._committed)
         chance = self.world.chance
         for index in range(plan.nodes):
             name, zone = f"n{index}", f"z{index % plan.zones}"
@@ -33,82 +39,136 @@ class Company:
             self.world.zones[name] = zone
             self._places[name] = (host, zone)
             self._rates[name] = chance.uniform(0.9, 1.1)
+            self.disks[name] = Disk()
+        self.world.clock.settled = self.checks.settled
+        self.world.store.listen(self._committed)
+        self.put(self.documents(frozenset()))
         for name in self._places:
             self.world.clock.after(chance.uniform(0, 0.5), lambda name=name: self.start(name))
         self._expire()
-        self.activate()
 
     def _committed(self) -> None:
-        store, keys = self.world.store, self.world.keys
-        batches = list(store.history("", self._seen + 1)) if store.revision > self._seen else []
-        touched = set()
-        for batch in batches:
-            self._seen = batch.revision
-            self.checks.batch(batch)
-            touched |= {key.key.removeprefix(keys.root).split("/")[0] + "/" for key in batch.events}
-        for actor in self.actors.values():
-            if not actor.is_dead:
-                for prefix in touched:
-                    if keys.root + prefix in actor.prefixes:
-                        actor.stir(keys.root + prefix)
+        touched = self.checks.follow(self.world.store)
+        for process in self.processes.values():
+            for watch in tuple(process.store.watches):
+                if touched is None or watch.prefix in touched:
+                    watch.stir()
 
     def _expire(self) -> None:
         self.world.store.advance(self.world.clock.now)
-        self.world.clock.after(0.1, self._expire)
+        self.world.clock.after(_EXPIRY_S, self._expire)
+
+    # -- nodes
+
+    @property
+    def alive(self) -> list[Process]:
+        return [process for process in self.processes.values() if not process.is_dead]
 
     def start(self, name: str) -> None:
-        host, zone = self._places[name]
-        self.actors[name] = Actor(self.world, self, name, host, zone, self._rates[name])
+        disk = self.disks[name] if self.world.plan.keeps_state else None
+        with self.world.clock.entered():
+            self.processes[name] = Process(
+                self.world, self, name, self._places[name], self._rates[name], disk
+            )
 
-    def activate(self) -> None:
-        """Somebody who holds the office accepts the newest generation, as soon as there is somebody."""
-        row = self.checks.rows.get(self.world.keys.accepted)
-        if row is not None and f'"gen":{self.generation},'.encode() in row.value:
-            return
-        for actor in self.actors.values():
-            if not actor.is_dead and not actor.is_paused and actor.activate(self.generation):
-                break
-        self.world.clock.after(0.5, self.activate)
+    def send(self, sender: str, peer: str, deliver: Callable[[Process], None]) -> None:
+        """A message to a node's peer port, `name:port`."""
+        name = peer.partition(":")[0]
 
-    def change(self, removed: frozenset[tuple[str, str]]) -> None:
-        """An edit: these servers are gone, all others are there."""
-        row = self.checks.rows.get(self.world.keys.accepted)
-        if row is None or f'"gen":{self.generation},'.encode() not in row.value:
-            return
-        self.generation += 1
-        self.removed = removed
-        self.world.topology(self.generation, removed)
-        self.activate()
+        def arrive() -> None:
+            process = self.processes.get(name)
+            if process is not None and not process.is_dead and self.world.passes(sender, name):
+                deliver(process)
 
-    def send(self, sender: Actor, node: str, deliver: Callable[[Actor], None]) -> None:
-        """A message to another node's peer port."""
-        name = node.rpartition(".")[0]
-        if not self.world.passes(sender.name, name):
-            return
-        peer = self.actors[name]
-        if peer.id == node:
-            peer._receive_after(self.world.chance.uniform(0.0005, 0.002), lambda: deliver(peer))
+        if name == sender or self.world.passes(sender, name):
+            self.world.clock.after(self.world.chance.uniform(0.0005, 0.002), arrive)
 
-    def say(self, cluster: str, server: str, word: str | None) -> None:
-        """An operator writes an override, or takes it back."""
-        key = (
-            self.world.keys.freeze
-            if cluster == "_fleet"
-            else self.world.keys.server_override(cluster, server)
-        )
-        if word is None:
-            if key not in self.checks.rows:
-                return
+    # -- operators
+
+    def documents(self, removed: frozenset[Place]) -> dict[str, bytes]:
+        """A whole good configuration without some servers."""
+        plan = self.world.plan
+        found = {
+            "fleet": (
+                f"v = 1\njury = {plan.jury}\n"
+                'bans = { min = "3s", max = "12s", strike_decay = "30s", ramp = "4s" }\n'
+            ),
+            "users/app": 'v = 1\nauth = "trust"\n',
+        }
+        for cluster in plan.clusters:
+            there = [
+                name for own, name in self.world.servers if own == cluster and (own, name) not in removed
+            ]
+            servers = "\n".join(f'{name} = {{ host = "{cluster}-{name}" }}' for name in there)
+            leadership = '{ source = "static", primary = "p0" }'
+            if plan.source != "static":
+                leadership = f'{{ source = "{plan.source}" }}'
+            found[f"clusters/{cluster}"] = (
+                f"v = 1\nmin_healthy = {min(plan.min_healthy, len(there))}\n"
+                f"leadership = {leadership}\n[servers]\n{servers}\n"
+            )
+            found[f"pools/{cluster}"] = f'v = 1\ncluster = "{cluster}"\nusers = {{ app = {{}} }}\n'
+        return {name: text.encode() for name, text in found.items()}
+
+    def put(self, documents: Mapping[str, bytes], removed: frozenset[Place] | None = None) -> bool:
+        """Desired documents; whether the store took them. What is the same already is not put again."""
+        changed = {name: text for name, text in documents.items() if self.desired.get(name) != text}
+        puts = tuple(Put(key=self.world.keys.config(name), value=text) for name, text in changed.items())
+        if not puts or not self._carry_out(*puts):
+            return False
+        self.desired |= changed
+        if removed is not None:
+            self.removed = removed
+        return True
+
+    def withdraw(self, name: str) -> None:
+        """A document that should not be there."""
+        if name not in self.documents(frozenset()) and self._carry_out(
+            Delete(key=self.world.keys.config(name))
+        ):
+            self.desired.pop(name, None)
+
+    def delete_all(self) -> None:
+        if self._carry_out(Delete(key=self.world.keys.config_prefix, prefix=True)):
+            self.desired.clear()
+
+    def say(self, key: str, value: bytes | None) -> None:
+        """An override is written, or taken back."""
+        if value is not None:
+            self._carry_out(Put(key=key, value=value))
+        elif key in self.checks.rows:
             self.checks.overrides_deleted += 1
-        operation = Delete(key=key) if word is None else Put(key=key, value=word.encode())
-        if self.world.store.has_leader:
-            self.world.store.txn(Transaction(then=(operation,)), self.world.clock.now)
-        elif word is None:
-            self.checks.overrides_deleted -= 1
+            if not self._carry_out(Delete(key=key)):
+                self.checks.overrides_deleted -= 1
+
+    def unban(self, place: Place) -> None:
+        """A server is forgiven."""
+        memory, keys = Memory(), self.world.keys
+        memory.replace(keys.root, self.checks.rows.values(), self.checks.revision)
+        if (transaction := unban(memory, keys, *place)) is not None:
+            self._carry_out(*transaction.then)
+
+    def permit(self) -> None:
+        """An operator agrees to exactly what is desired now."""
+        newest = max((row.mod_revision for row in self.checks.config()), default=0)
+        if newest:
+            self._carry_out(Put(key=self.world.keys.activate, value=f'{{"rev":{newest}}}'.encode()))
+
+    def _carry_out(self, *operations: Operation) -> bool:
+        try:
+            self.world.store.txn(Transaction(then=operations), self.world.clock.now)
+        except StoreFault:
+            return False
+        return True
+
+    def wanted_is_accepted(self) -> bool:
+        """Whether the fleet accepted exactly what is desired."""
+        accepted = self.checks.in_force
+        docs = {name: hash_of(text) for name, text in self.desired.items()}
+        return accepted is not None and accepted.docs == docs
 
     def run_until(self, time_s: float) -> None:
-        while self.world.clock.now < time_s:
-            self.world.clock.step()
+        self.world.clock.run_until(time_s)
 
     # -- at the end
 
@@ -118,43 +178,68 @@ class Company:
         world.cuts.clear()
         world.zone_cuts.clear()
         world.answers_lost = 0
+        world.store_delay_s = 0.0
         world.lag_by_prefix.clear()
+        world.lag_by_node.clear()
+        world.broken.clear()
         if not world.store.has_leader:
             world.store.elect(world.clock.now)
-        for actor in self.actors.values():
-            if actor.is_paused:
-                actor.resume()
+        for process in self.alive:
+            if process.is_paused:
+                world.clock.resume(process)
+            if process.is_mixed:
+                self.restart_without_state(process.name)
         for name in self._places:
-            if name not in self.actors or self.actors[name].is_dead:
+            if name not in self.processes or self.processes[name].is_dead:
                 self.start(name)
+        for row in self.checks.under(world.keys.override):
+            self.say(row.key, None)
+        self._insist()
+        good = self.documents(self.removed)
+        for name in self.desired.keys() - good.keys():
+            self.withdraw(name)
+        self.put(good)
+        self.permit()
         world.note("all faults are over")
 
-    def judge(self) -> None:
-        """I7, I8 and I12: long after the last change, what is bad is avoided by all, and what is good is used."""
-        world, checks = self.world, self.checks
-        for actor in self.actors.values():
-            if not actor.is_connected or actor.generation != self.generation:
-                checks.fail("I12", f"{actor.id} is at {actor.generation}, not at {self.generation}")
-        actor = next(iter(self.actors.values()))
-        assert actor.topology is not None
-        is_frozen = world.keys.freeze in checks.rows
-        for (cluster, server), state in world.servers.items():
-            if (cluster, server) in self.removed:
-                continue
-            said = actor.overrides.servers.get((cluster, server))
-            tables = {one.id: one.table(cluster, alone=False).servers[server] for one in self.actors.values()}
-            if state.kind == "up" and said is None:
-                out = [node for node, use in tables.items() if not use.reads]
-                if out:
-                    checks.fail("I8", f"{cluster}/{server} is good, but not for {out}: {tables[out[0]]}")
-            elif state.kind in ("down", "wrong", "hung") and said is None and not is_frozen:
-                others = [
-                    name
-                    for name in actor.topology.clusters[cluster].servers
-                    if name != server
-                    and world.servers[cluster, name].kind == "up"
-                    and not overrides.removes(actor.overrides.servers.get((cluster, name)))
-                ]
-                used = [node for node, use in tables.items() if use.reads]
-                if used and len(others) >= actor.topology.clusters[cluster].min_healthy:
-                    checks.fail("I7", f"{cluster}/{server} is {state.kind}, but used by {used}")
+    def accept_store(self) -> None:
+        """An operator who saw the store says that it is right."""
+        self.say(self.world.keys.store, b"accept")
+
+    def _insist(self) -> None:
+        """Until every node believes the store: each must have met it before the operator speaks."""
+        if any(process.origin.epoch != self.world.store.epoch for process in self.alive):
+            self.accept_store()
+            self.world.clock.after(_INSIST_S, self._insist)
+
+    def restart_without_state(self, name: str) -> None:
+        """What an operator does who says that the store is right."""
+        self.world.note(f"node {name} starts anew, by what the store says")
+        self.processes[name].kill()
+        self.disks[name] = Disk()
+        self.start(name)
+
+    def leave_some_ill(self) -> None:
+        """Some servers stay ill, or fall ill now: they must be out at the end, and all others in."""
+        world = self.world
+        for place, state in world.servers.items():
+            if state.kind in ("slow", "starting", "lagging") or state.is_primary:
+                state.turn("up", world.clock.now)
+            elif world.chance.random() < 0.2:
+                state.turn(world.chance.choice(("down", "hung", "wrong")), world.clock.now)
+            world.note(f"server {place} is {state.kind}")
+
+    @contextmanager
+    def open(self) -> Iterator[Company]:
+        """For a run; nothing of it goes on afterwards."""
+        clock = self.world.clock
+        with quiet(clock):
+            try:
+                yield self
+            finally:
+                failure, clock.failure = clock.failure, None
+                clock.settled = lambda _owner: None
+                clock.end(self.alive)
+                clock.failure = failure
+            if failure is not None:
+                raise failure

@@ -35,6 +35,8 @@ class Invariants:
         self.revision = 0
         self.bans_put = 0
         self.bans_lifted = 0
+        # Servers whose strikes an operator forgave, until they are banned again.
+        self._forgiven: set[tuple[str, ...]] = set()
         # What operators are known to delete, as they announce it.
         self.overrides_deleted = 0
 
@@ -174,6 +176,11 @@ class Invariants:
         strikes = self.rows.get(self.keys.strikes(cluster, server))
         if strikes is None or not strikes.lease or decode("", strikes.value, Strikes).n != ban.strikes:
             self.fail("life of a ban", f"{cluster}/{server} has strikes {strikes}, and its ban {ban.strikes}")
+        if (cluster, server) in self._forgiven and ban.strikes > 1:
+            self.fail(
+                "life of a ban", f"{cluster}/{server} was forgiven, and its ban has strikes {ban.strikes}"
+            )
+        self._forgiven.discard((cluster, server))
 
     def _lifted(self, names: tuple[str, ...], was_row: Row | None) -> None:
         """By time, by an operator who forgives its strikes as well, or with its server."""
@@ -183,6 +190,7 @@ class Invariants:
         ban = decode(was_row.key, was_row.value, Ban)
         strikes = self.keys.strikes(cluster, server)
         if strikes in self.before and strikes not in self.rows:
+            self._forgiven.add((cluster, server))
             return
         clusters = self.topology(self.accepted()).clusters
         if cluster not in clusters or server not in clusters[cluster].servers:

@@ -1,12 +1,13 @@
-"""The same of 200 simulated nodes: the real deciding code on virtual time, so its times are the model's constants."""
+"""The same of 200 simulated nodes: production's members on virtual time, so its times are the model's constants."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
-from tests.simulation.actor import Actor
 from tests.simulation.fleet import Company
+from tests.simulation.node import Process
 from tests.simulation.world import Plan
 from tests.support import edits
 
@@ -17,6 +18,8 @@ _JOINED_S = 20.0
 # A non-juror among 200 looks every 20 s.
 _PEACE_S = 60.0
 _FAILED_S = 5.0
+# Long enough until people are told, and less than the shortest ban, whose end is a revision too.
+_TOLD_S = 1.0
 _RETURN_S = 120.0
 _STEP_S = 0.001
 
@@ -47,7 +50,13 @@ class Simulation:
             lag_share=0.0,
         )
         self._company = Company(seed, plan)
-        self._company.run_until(_JOINED_S)
+
+    @contextmanager
+    def open(self) -> Iterator[None]:
+        """While the nodes live, from when all have joined."""
+        with self._company.open():
+            self._company.run_until(_JOINED_S)
+            yield
 
     def peace(self) -> int:
         """Revisions written while nothing happens."""
@@ -60,21 +69,20 @@ class Simulation:
         state = self._company.world.servers[CLUSTER, server]
         began_s, before = self._now, self._revision
         state.turn(kind, began_s)
-        using = set(self._company.actors.values())
-        end_s, avoided_s = began_s + _FAILED_S, 0.0
-        while self._now < end_s:
+        using = set(self._company.alive)
+        while using:
+            assert self._now < began_s + _FAILED_S, f"{len(using)} nodes still use {server}"
             self._company.run_until(self._now + _STEP_S)
-            left = {actor for actor in using if self._uses(actor, server)}
-            if using and not left:
-                avoided_s = self._now - began_s
-            using = left
-        assert not using, f"{len(using)} nodes still use {server} after {_FAILED_S} s"
+            using = {process for process in using if self._uses(process, server)}
+        avoided_s = self._now - began_s
+        self._company.run_until(self._now + _TOLD_S)
         written = list(self._company.world.store.history("", before + 1))
         state.turn("up", self._now)
         deadline_s = self._now + _RETURN_S
         while any(row.startswith(self._verdicts) for row in self._rows) or self._is_banned():
             assert self._now < deadline_s, f"{server} is not forgiven"
             self._company.run_until(self._now + 1.0)
+        self._company.run_until(self._now + _TOLD_S)
         return avoided_s * 1000, len(written)
 
     @property
@@ -96,8 +104,9 @@ class Simulation:
     def _is_banned(self) -> bool:
         return any(row.startswith(self._company.world.keys.ban_prefix) for row in self._rows)
 
-    def _uses(self, actor: Actor, server: str) -> bool:
-        return actor.table(CLUSTER, alone=True).servers[server].reads
+    @staticmethod
+    def _uses(process: Process, server: str) -> bool:
+        return process.house.tables[CLUSTER].servers[server].reads
 
 
 def edited(nodes: int) -> int:
@@ -115,11 +124,12 @@ def simulate(nodes: int, rounds: int, seed: int = 1) -> Simulated:
     """So many failures of either kind, one after the other, and one edit."""
     simulation = Simulation(nodes, seed)
     replicas = [f"r{index}" for index in range(1, SERVERS)]
-    peace = simulation.peace()
-    killed, frozen = (
-        [simulation.failure(kind, replicas[number % len(replicas)]) for number in range(rounds)]
-        for kind in ("down", "hung")
-    )
+    with simulation.open():
+        peace = simulation.peace()
+        killed, frozen = (
+            [simulation.failure(kind, replicas[number % len(replicas)]) for number in range(rounds)]
+            for kind in ("down", "hung")
+        )
     return Simulated(
         nodes=nodes,
         killed_ms=[at_ms for at_ms, _ in killed],
