@@ -17,12 +17,13 @@ _end_of_inside = re.compile(rb"['\\\0]").search
 
 
 # A whole statement of words, operators, single blanks and at most eight integers that surely fit 32 bits: its
-# groups are what stands between those.
+# groups are what stands between those. Atomic groups: possessive quantifiers of groups give wrong answers before
+# Python 3.11.5 (gh-106052).
 _WORD = rb"[A-Za-z_\x80-\xff][A-Za-z0-9_$\x80-\xff]*+"
-_BETWEEN = rb"((?:" + _WORD + rb"(?:[ .]" + _WORD + rb")*+|[=,*<>+:|]|[ ](?=[^ ;])|-(?!-))*+)"
+_BETWEEN = rb"((?>(?:" + _WORD + rb"(?:[ .]" + _WORD + rb")*|[=,*<>+:|]|[ ](?=[^ ;])|-(?!-))*))"
 _INTEGER = rb"[0-9]{1,9}+(?![A-Za-z0-9_$.\x80-\xff])"
 _plain_statement = re.compile(
-    rb"(?![ ])" + _BETWEEN + (rb"(?:" + _INTEGER + _BETWEEN) * 8 + rb")?+" * 8 + rb";?"
+    rb"(?![ ])" + _BETWEEN + (rb"(?:" + _INTEGER + _BETWEEN) * 8 + rb")?" * 8 + rb";?"
 ).fullmatch
 
 

@@ -18,14 +18,15 @@ from .findings import NOT_PARSED, Findings, unknown
 from .functions import SET_CONFIG
 from .statement import Analysis, Effect, TransactionVerb
 
+# Atomic groups: possessive quantifiers of groups give wrong answers before Python 3.11.5 (gh-106052).
 _LETTER = r"A-Za-z_\x80-\U0010ffff"
 _TOKEN = re.compile(
     rf"""
     (?P<blank>   [ \t\n\r\f\v]+ | --[^\n\r]* )
   | (?P<comment> /\* )
   | (?P<escape>  [uU]&['"] )
-  | (?P<string>  [eE]'(?:[^'\\]|\\.|'')*+' | [bBxXnN]?'(?:[^']|'')*+' )
-  | (?P<quoted>  "(?:[^"]|"")++" )
+  | (?P<string>  [eE]'(?>(?:[^'\\]|\\.|'')*)' | [bBxXnN]?'(?>(?:[^']|'')*)' )
+  | (?P<quoted>  "(?>(?:[^"]|"")+)" )
   | (?P<dollar>  \$(?P<tag>(?:[{_LETTER}][{_LETTER}0-9]*)?)\$.*?\$(?P=tag)\$ )
   | (?P<value>   \$\d+ | \d[{_LETTER}0-9.]* )
   | (?P<word>    [{_LETTER}][{_LETTER}0-9$]* )

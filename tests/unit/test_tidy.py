@@ -151,6 +151,16 @@ def test_banned_calls_are_replaced() -> None:
     report(broken, "These calls have a better one here.")
 
 
+def test_no_group_is_repeated_possessively() -> None:
+    broken = [
+        f"  {name(path)}:{number}: {line.strip()}"
+        for path in modules(PACKAGE)
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if re.search(r"\)[*+?]\+", line)
+    ]
+    report(broken, "Before Python 3.11.5 the answers are wrong (gh-106052): use an atomic group, (?>(...)*).")
+
+
 def test_no_path_belongs_to_one_machine() -> None:
     # Folders in which people and machines keep their own things.
     folders = "|".join(("home", "root", "work", "Users", "mnt", "workspace"))

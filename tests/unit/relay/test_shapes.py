@@ -253,3 +253,12 @@ def test_a_glance_sees_what_a_scan_sees(text: str) -> None:
     shape_of(text)
     # Joined by blanks most of it is plain.
     shape_of(" ".join(text.replace("\0", "").split()))
+
+
+def test_a_constant_is_not_cut_out_of_a_word() -> None:
+    """As a possessive repetition of groups did before Python 3.11.5, where the last word of a run had no end."""
+    for text in ("a = \x97 b + -96 WHERv c = 1\xc5;", "a + -9 b = 1c"):
+        statement = text.encode("latin-1")
+        buffer = bytearray(b"'" + statement + b"1'")
+        places = (buffer, 1, 1 + len(statement))
+        assert Scanner().glance(*places) == Scanner().scan(*places)
