@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pgcat_cluster.demo.binaries import REMEDY
-from pgcat_cluster.demo.postgres import free_port
+from pgcat_cluster.demo.ports import free_port
 from pgcat_cluster.demo.processes import (
     Child,
     DemoFault,

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from pgcat_cluster.demo.etcd import Etcd, find_etcd
 from pgcat_cluster.demo.node import COMMAND, Node, command_environment
-from pgcat_cluster.demo.postgres import free_port
+from pgcat_cluster.demo.ports import free_port
 from pgcat_cluster.demo.processes import DemoFault, Started, wait_until
 from pgcat_cluster.demo.stack import Stack
 

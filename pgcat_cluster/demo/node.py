@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from string import Template
 
-from pgcat_cluster.demo.postgres import Postgres, connection_string, free_port
+from pgcat_cluster.demo.ports import free_port
+from pgcat_cluster.demo.postgres import Postgres, connection_string
 from pgcat_cluster.demo.processes import Child, DemoFault, Household, said_over_http, wait_until
 
 _READY_S = 60.0

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-import random
 import shutil
 import signal
-import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from pgcat_cluster.demo.binaries import Binaries
+from pgcat_cluster.demo.ports import free_port
 from pgcat_cluster.demo.processes import Account, Child, DemoFault, Household, wait_until
 
 _STOP_SIGNALS = {"smart": signal.SIGTERM, "fast": signal.SIGINT, "immediate": signal.SIGQUIT}
@@ -42,23 +41,6 @@ _SETTINGS: Mapping[str, str] = {
 
 
 # Not the one that tests seed.
-_chance = random.SystemRandom()
-_given_ports: set[int] = set()
-
-
-def free_port() -> int:
-    """A TCP port on 127.0.0.1 that nobody listens on, outside the range that outgoing connections take theirs from.
-
-    One of that range may be taken before it is used, or while who had it is down for a moment.
-    """
-    while True:
-        port = _chance.randrange(20000, 32768)
-        if port not in _given_ports:
-            with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
-                _given_ports.add(port)
-                return port
-
-
 def connection_string(host: str, port: int, user: str, password: str, database: str) -> str:
     """In libpq's own notation, quoted as it wants."""
     quoted = password.replace("\\", "\\\\").replace("'", "\\'")

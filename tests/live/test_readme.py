@@ -21,7 +21,7 @@ import pytest
 
 from pgcat_cluster import errors
 from pgcat_cluster.demo.etcd import Etcd
-from pgcat_cluster.demo.postgres import free_port
+from pgcat_cluster.demo.ports import free_port
 from pgcat_cluster.demo.processes import wait_until
 from pgcat_cluster.demo.stack import Stack
 from tests.support import house

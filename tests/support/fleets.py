@@ -17,7 +17,8 @@ import pytest
 
 from pgcat_cluster.demo.etcd import Etcd
 from pgcat_cluster.demo.node import Node
-from pgcat_cluster.demo.postgres import Postgres, free_port
+from pgcat_cluster.demo.ports import free_port
+from pgcat_cluster.demo.postgres import Postgres
 from pgcat_cluster.demo.stack import Stack
 from tests.support.nodes import PATIENT_HEALTH, eventually, status
 

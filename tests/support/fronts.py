@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pgcat_cluster.demo.node import CONFIG, Node
-from pgcat_cluster.demo.postgres import free_port
+from pgcat_cluster.demo.ports import free_port
 from pgcat_cluster.demo.processes import Child, server_account, wait_until
 from pgcat_cluster.demo.stack import Stack
 from tests.support.player import Address

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
-from pgcat_cluster.demo.postgres import free_port
+from pgcat_cluster.demo.ports import free_port
 from pgcat_cluster.net.tasks import spawn
 
 _READ_BYTES = 65536
