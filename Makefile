@@ -48,8 +48,8 @@ check: setup # Lint, types, import contracts and the tidy tests.
 	@$(BIN)/lint-imports
 	@$(BIN)/python -m pytest --quiet tests/unit/test_tidy.py
 
-live: setup # Run the long tests too, against real servers; what became of them is in tests/live/results.
-	@$(BIN)/python -m pytest --long -m "live or live_long or docker" --record tests/live/results/long.json tests
+live: setup # Run the long forms, which `make test` leaves out; what became of them is in tests/live/results.
+	@$(BIN)/python -m pytest --long -m "live_long or docker" --record tests/live/results/long.json tests
 
 sim: setup # Simulate fleets for a million steps. ARGUMENTS="--seed 7 --seeds 1" repeats one run.
 	@$(BIN)/python -m tests.simulation $(ARGUMENTS)
