@@ -248,8 +248,7 @@ class Following:
         _must_reach(revision, before)
         self._lists += 1
         for prefix in prefixes:
-            if prefix not in self._stale or revision < self._applied[prefix]:
-                # Another list was faster, and its watch may have begun: this one would go back, or before it.
+            if self._is_overtaken(prefix, revision):
                 continue
             events = self.memory.replace(
                 prefix, [row for row in rows if row.key.startswith(prefix)], revision
@@ -257,6 +256,10 @@ class Following:
             self._doubts.pop(prefix, None)
             self._stale.discard(prefix)
             self._took(prefix, Batch(revision=revision, events=events))
+
+    def _is_overtaken(self, prefix: str, revision: int) -> bool:
+        """Whether another list was faster, whose watch may have begun: to take this one would be to go back."""
+        return prefix not in self._stale or revision < self._applied[prefix]
 
     async def _watch(self, prefix: str) -> None:
         watch = self._watches[prefix] = self._store.watch(prefix, self._applied[prefix] + 1)

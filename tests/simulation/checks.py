@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from pgcat_cluster.agreement import overrides
 from pgcat_cluster.agreement.bundles import digest_of
 from pgcat_cluster.agreement.cases import bans_of
-from pgcat_cluster.agreement.documents import Accepted, Ban, Coord, decode
+from pgcat_cluster.agreement.documents import Accepted, Ban
 from pgcat_cluster.agreement.effective import LocalOpinion, Use, effective
 from pgcat_cluster.agreement.keys import Kind
 from pgcat_cluster.agreement.transactions import Delete, Put, Row, Transaction
@@ -18,7 +18,7 @@ from pgcat_cluster.fleet.model import ModelStore
 from pgcat_cluster.health.cluster import ClusterHealth
 from tests.simulation.node import Identity
 from tests.support.activations import Configured
-from tests.support.invariants import Violated
+from tests.support.invariants import COORDINATED, Violated
 
 if TYPE_CHECKING:
     from tests.simulation.fleet import Company
@@ -118,8 +118,7 @@ class Checks(Configured):
             if operation.key.startswith((self.keys.override, self.keys.config_prefix)):
                 self.fail("I6", f"{process.id} writes {operation.key}")
             if kind in _OFFICE:
-                row = self.rows.get(self.keys.coord)
-                holder = None if row is None else decode(row.key, row.value, Coord).node
+                holder = self.coordinator()
                 if holder != process.id:
                     self.fail("I14", f"{process.id} writes {operation.key}, but {holder} holds the office")
             if kind in _OWN and named is not None and not named.names[-1].startswith(process.name):
@@ -315,9 +314,7 @@ def _mark(accepted: Accepted) -> tuple[int, int, int, str]:
     return accepted.gen, accepted.from_rev, accepted.term, digest_of(accepted.docs)
 
 
-_OFFICE = frozenset(
-    (Kind.ACCEPTED, Kind.DOC, Kind.HISTORY, Kind.STATUS_CONFIG, Kind.STATUS_ACTIVATE, Kind.SCHEMA)
-)
+_OFFICE = frozenset((Kind.ACCEPTED, *COORDINATED))
 _OWN = frozenset((Kind.LIVE, Kind.ACK, Kind.VERDICT, Kind.SEAT))
 
 

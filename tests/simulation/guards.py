@@ -96,14 +96,6 @@ def _never(_self: object, *_: object) -> bool:
     return False
 
 
-def _said_and_down(key: str, word: bytes) -> Scene:
-    def scene(company: Any) -> None:
-        company.say(key, word)
-        scenes.turn("down")(company)
-
-    return scene
-
-
 FLAWS: dict[str, Flaw] = {
     # What a node decides before it asks the store.
     "min healthy": Flaw("I2", ((Case, "_leaves_enough", _always),), scenes.two_fail),
@@ -118,9 +110,7 @@ FLAWS: dict[str, Flaw] = {
         duration_s=8.0,
     ),
     "majority of those who find it good": Flaw("I1", ((Jury, "clears", _always),), scenes.turn("down")),
-    "an operator stops votes": Flaw(
-        "I6", ((Case, "_may_ban", _always),), _said_and_down(KEYS.server_override(*R1), b"pin")
-    ),
+    "an operator stops votes": Flaw("I6", ((Case, "_may_ban", _always),), scenes.fails_under_a_pin),
     "the topology in force": Flaw("I1", ((Case, "_is_current", _always),), scenes.two_stay_behind),
     "blast radius": Flaw("I13", ((activation, "losses", lambda *_: {}),), scenes.loses_servers),
     "acks of all live nodes": Flaw(
@@ -137,9 +127,9 @@ FLAWS: dict[str, Flaw] = {
         "I6", ((effective, "removes", _never),), scenes.say(KEYS.server_override(*R1), b"ban")
     ),
     "bans are obeyed": Flaw("I10", ((Member, "_read_memory", _read_without_bans),), scenes.comes_back_banned),
-    "no event is lost": Flaw("I(4|10|12)", ((Memory, "apply", _forget),), scenes.comes_back_banned),
+    "no event is lost": Flaw("I4", ((Memory, "apply", _forget),), scenes.comes_back_banned),
     "another store is told": Flaw(
-        "I(5|19)",
+        "I19",
         ((Following, "_recognise", _recognise_nothing), (following, "_must_reach", lambda *_: None)),
         scenes.is_restored,
         duration_s=10.0,

@@ -122,6 +122,11 @@ def is_banned_again(company: Company) -> None:
     until(company, lambda: _is(company, "banned", strikes=2))
 
 
+def fails_under_a_pin(company: Company) -> None:
+    say(KEYS.server_override(*R1), b"pin")(company)
+    turn("down")(company)
+
+
 def verdicts_are_withdrawn(company: Company) -> None:
     turn("up")(company)
     until(company, lambda: _verdicts(company) < 2)

@@ -13,7 +13,6 @@ from pgcat_cluster.agreement.documents import (
     Accepted,
     Ack,
     ActivateOverride,
-    Coord,
     History,
     Undecodable,
     decode,
@@ -52,18 +51,12 @@ class Configured(Invariants):
                 agreed = self._agreed[digest_of(accepted.docs)]
                 for breach in activated(self.keys, self.before, self.rows, accepted, agreed):
                     self.fail(*breach)
-            case Kind.COORD if row is not None and event.key in self.before:
-                self.fail("I14", f"the office was taken from {self.before[event.key].value!r}")
             case Kind.HISTORY if row is not None and event.key not in self.before:
                 self._record(row)
-            case Kind.DOC | Kind.STATUS_CONFIG | Kind.STATUS_ACTIVATE if row is not None:
-                if self.keys.coord not in self.before:
-                    self.fail("I14", f"{event.key} was written, but nobody holds the office")
 
     def _record(self, row: Row) -> None:
         record = decode(row.key, row.value, History)
-        coord = self.before.get(self.keys.coord)
-        holder = None if coord is None else decode(coord.key, coord.value, Coord).node
+        holder = self.coordinator()
         if record.by != holder:
             self.fail("I14", f"generation {record.gen} is by {record.by}, but {holder} holds the office")
 

@@ -17,15 +17,13 @@ from pgcat_cluster.agreement.documents import (
     Bundle,
     Coord,
     History,
-    Live,
-    Verdict,
     decode,
 )
 from pgcat_cluster.agreement.keys import Keys, Kind, Named, name_of
 from pgcat_cluster.agreement.overrides import Overrides
 from pgcat_cluster.agreement.transactions import Batch, Event, Row
 from pgcat_cluster.topology.model import Topology, build
-from tests.support.invariants import Invariants
+from tests.support.invariants import COORDINATED, Invariants
 
 # What a rig writes beside the fleet's keys about what it does. While such a key is there:
 MARKS = "/rig/"
@@ -38,14 +36,6 @@ _WINDOW_S = 10.0
 _WRITES_PER_SECOND, _BURST = 5, 20
 # To join, to take a prefix, to change what `live` says: not counted by a node's bucket.
 _BESIDE_BUCKET = 10
-_COORDINATED = (
-    Kind.HISTORY,
-    Kind.DOC,
-    Kind.SCHEMA,
-    Kind.STATUS_CONFIG,
-    Kind.STATUS_COMMAND,
-    Kind.STATUS_ACTIVATE,
-)
 _TIMED = (Kind.TIMER, Kind.STRIKES)
 
 
@@ -174,8 +164,8 @@ class Replay(Invariants):
                     return decode(event.key, event.row.value, Ban).by
                 case Kind.COORD:
                     return decode(event.key, event.row.value, Coord).node
-                case kind if kind in (*_COORDINATED, Kind.ACCEPTED):
-                    return self._coordinator()
+                case kind if kind in (*COORDINATED, Kind.ACCEPTED):
+                    return self.coordinator()
         return None
 
     # -- documents
@@ -209,17 +199,6 @@ class Replay(Invariants):
                 self._activated(decode(row.key, row.value, Accepted), event.key)
             case Kind.ACK:
                 self._acked(named.names[0], decode(row.key, row.value, Ack), row)
-            case Kind.COORD:
-                self._elected(decode(row.key, row.value, Coord).node, row)
-            case Kind.VERDICT:
-                self._spoken(named.names[-1], decode(row.key, row.value, Verdict), row)
-            case kind if kind in _COORDINATED:
-                if self._coordinator() is None:
-                    self.fail("I14", f"{row.key} was written, and nobody holds the office")
-
-    def _coordinator(self) -> str | None:
-        row = self.rows.get(self.keys.coord)
-        return None if row is None else decode(row.key, row.value, Coord).node
 
     def _activated(self, accepted: Accepted, key: str) -> None:
         """I11: these documents are what operators want, what the nodes found valid, and what is kept."""
@@ -273,18 +252,6 @@ class Replay(Invariants):
             self.fail("I11", f"{node} went from generation {was.active} back to {ack.active}")
         if was.applied is not None and ack.applied is not None and ack.applied.decided < was.applied.decided:
             self.fail("I5", f"{node} went from revision {was.applied.decided} back to {ack.applied.decided}")
-
-    def _elected(self, node: str, row: Row) -> None:
-        self._under_lease(row, node)
-        if row.create_revision != self.revision:
-            self.fail("I14", f"{node} took an office that was held")
-
-    def _spoken(self, node: str, verdict: Verdict, row: Row) -> None:
-        live = self.rows.get(self.keys.live(node))
-        if live is None or decode(live.key, live.value, Live).zone != verdict.zone:
-            self.fail("verdicts", f"{row.key} speaks for zone {verdict.zone}, and not as {node}")
-        if verdict.v == "bad" and not verdict.why:
-            self.fail("verdicts", f"{row.key} says bad without a reason")
 
 
 def _without(said: Overrides) -> Sequence[str]:

@@ -10,11 +10,21 @@ from collections import defaultdict
 from collections.abc import Mapping
 
 from pgcat_cluster.agreement import jury, overrides
-from pgcat_cluster.agreement.documents import Accepted, Ban, Live, Strikes, Verdict, decode
+from pgcat_cluster.agreement.documents import Accepted, Ban, Coord, Live, Strikes, Verdict, decode
 from pgcat_cluster.agreement.jury import Jury, Voter
 from pgcat_cluster.agreement.keys import Keys, Kind, Named, name_of
 from pgcat_cluster.agreement.transactions import Batch, Event, Row
 from pgcat_cluster.topology.model import Topology
+
+# What the coordinator alone writes, beside what is accepted.
+COORDINATED = (
+    Kind.HISTORY,
+    Kind.DOC,
+    Kind.SCHEMA,
+    Kind.STATUS_CONFIG,
+    Kind.STATUS_COMMAND,
+    Kind.STATUS_ACTIVATE,
+)
 
 
 class Violated(AssertionError):
@@ -71,10 +81,14 @@ class Invariants:
                 self._ban(named.names, row)
             case Kind.ACCEPTED if row is not None:
                 self._accept(row)
+            case Kind.COORD if row is not None:
+                self._elected(row)
             case Kind.VERDICT if row is not None:
-                self._under_lease(row, named.names[-1])
+                self._spoken(row, named.names[-1])
             case Kind.LIVE if row is not None:
                 self._alone(named.names[0])
+            case kind if kind in COORDINATED and row is not None and self.coordinator() is None:
+                self.fail("I14", f"{row.key} was written, and nobody holds the office")
         if row is None and event.key.startswith(self.keys.override):
             self.overrides_deleted -= 1
             if self.overrides_deleted < 0:
@@ -98,6 +112,25 @@ class Invariants:
         return decode(row.key, row.value, Accepted)
 
     # -- who is there
+
+    def coordinator(self) -> str | None:
+        row = self.rows.get(self.keys.coord)
+        return None if row is None else decode(row.key, row.value, Coord).node
+
+    def _elected(self, row: Row) -> None:
+        node = decode(row.key, row.value, Coord).node
+        self._under_lease(row, node)
+        if row.create_revision != self.revision:
+            self.fail("I14", f"{node} took an office that was held")
+
+    def _spoken(self, row: Row, node: str) -> None:
+        self._under_lease(row, node)
+        verdict = decode(row.key, row.value, Verdict)
+        live = self.rows.get(self.keys.live(node))
+        if live is None or decode(live.key, live.value, Live).zone != verdict.zone:
+            self.fail("verdicts", f"{row.key} speaks for zone {verdict.zone}, and not as {node}")
+        if verdict.v == "bad" and not verdict.why:
+            self.fail("verdicts", f"{row.key} says bad without a reason")
 
     def _under_lease(self, row: Row, node: str) -> None:
         live = self.rows.get(self.keys.live(node))

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from tests.simulation.fleet import Company
 from tests.simulation.node import Process
 from tests.simulation.world import Plan
-from tests.support import edits
 
 CLUSTER = "main"
 SERVERS = 4
@@ -21,6 +20,7 @@ _FAILED_S = 5.0
 # Long enough until people are told, and less than the shortest ban, whose end is a revision too.
 _TOLD_S = 1.0
 _RETURN_S = 120.0
+_EDITED_S = 5.0
 _STEP_S = 0.001
 
 
@@ -85,6 +85,15 @@ class Simulation:
         self._company.run_until(self._now + _TOLD_S)
         return avoided_s * 1000, len(written)
 
+    def edit(self) -> int:
+        """Revisions of one edit of one document, the operator's put among them."""
+        company, before = self._company, self._revision
+        removed = frozenset({(CLUSTER, f"r{SERVERS - 1}")})
+        assert company.put(company.documents(removed), removed)
+        company.run_until(self._now + _EDITED_S)
+        assert company.wanted_is_accepted()
+        return self._revision - before
+
     @property
     def _now(self) -> float:
         return self._company.world.clock.now
@@ -109,17 +118,6 @@ class Simulation:
         return process.house.tables[CLUSTER].servers[server].reads
 
 
-def edited(nodes: int) -> int:
-    """Revisions of one edit of one document, the operator's put among them."""
-    fleet = edits.Fleet(*(f"n{number}" for number in range(nodes)), documents=edits.DOCUMENTS)
-    fleet.run(30.0)
-    before = fleet.store.revision
-    fleet.put({"pools/app": b"users = { app = {} }\nsize = 20"})
-    fleet.run(30.0)
-    assert len(set(fleet.generations)) == 1
-    return fleet.store.revision - before
-
-
 def simulate(nodes: int, rounds: int, seed: int = 1) -> Simulated:
     """So many failures of either kind, one after the other, and one edit."""
     simulation = Simulation(nodes, seed)
@@ -130,6 +128,7 @@ def simulate(nodes: int, rounds: int, seed: int = 1) -> Simulated:
             [simulation.failure(kind, replicas[number % len(replicas)]) for number in range(rounds)]
             for kind in ("down", "hung")
         )
+        edit = simulation.edit()
     return Simulated(
         nodes=nodes,
         killed_ms=[at_ms for at_ms, _ in killed],
@@ -137,5 +136,5 @@ def simulate(nodes: int, rounds: int, seed: int = 1) -> Simulated:
         writes_per_kill=[writes for _, writes in killed],
         writes_per_freeze=[writes for _, writes in frozen],
         writes_in_peace=peace,
-        writes_per_edit=edited(nodes),
+        writes_per_edit=edit,
     )

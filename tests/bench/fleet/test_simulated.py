@@ -19,4 +19,5 @@ def test_a_dead_replica_costs_few_writes_and_peace_none(nodes: int, jurors: int)
     for writes in (*found.writes_per_kill, *found.writes_per_freeze):
         # At least the ban and the votes for it; at most a vote of each juror, the ban and what people are told.
         assert jurors // 2 + 2 <= writes <= jurors + 2
-    assert found.writes_per_edit >= 2 * nodes + 2
+    # The document, its text, the generation, and of each node that it finds it valid and that it goes by it.
+    assert 2 * nodes + 3 <= found.writes_per_edit <= 2 * nodes + 6
