@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -418,7 +418,7 @@ class Node:
             if isinstance(decision, PrimaryChanged | IdentityChanged):
                 lifecycle(self.log, "primary.changed", cluster=cluster, change=repr(decision))
             elif isinstance(decision, Restarted):
-                self._retire(cluster, decision.server)
+                self._each_pool(cluster, decision.server, self.control.renew)
         if self.fleet is not None:
             self.fleet.news()
         standings = watch.health.standings()
@@ -477,20 +477,23 @@ class Node:
                 )
                 if reason and name in standings and standings[name].reads and name != leader:
                     # Well as far as we can see; but no client is to meet its links again.
-                    self._retire(cluster, name)
+                    self._each_pool(cluster, name, self.control.renew)
         if before != view.primary:
             # A server that changed its role is never used under the old one again.
             for key in (before, view.primary):
                 if key is not None:
-                    self._retire(cluster, key.name)
+                    self._each_pool(cluster, key.name, self.control.renew)
         self._set_view(self.view.with_cluster(view))
+        for name, use in uses.items():
+            if not use.reads and standings[name].is_silent_replica:
+                self._each_pool(cluster, name, self.control.give_up)
 
-    def _retire(self, cluster: str, server: str) -> None:
+    def _each_pool(self, cluster: str, server: str, do: Callable[[Pool], None]) -> None:
         for account in self.accounts.values():
             if account.settings.cluster == cluster:
                 for key, pool in account.pools.items():
                     if key.name == server:
-                        self.control.renew(pool)
+                        do(pool)
 
     def _set_view(self, view: View) -> None:
         if view is self.view:

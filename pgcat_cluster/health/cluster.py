@@ -36,7 +36,10 @@ Decision = ProbeWanted | OpinionChanged | PrimaryChanged | IdentityChanged | Res
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
-    """What one server may be used for now; `reason` says why not more. Lag is None on a primary."""
+    """What one server may be used for now; `reason` says why not more. Lag is None on a primary.
+
+    `is_silent_replica`: it was in recovery when it answered last, and is bad now since nothing at all comes from it.
+    """
 
     server: str
     is_primary: bool
@@ -45,6 +48,7 @@ class Standing:
     reason: str
     opinion: Opinion
     lag: Lag | None
+    is_silent_replica: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +116,7 @@ class ClusterHealth:
         self._fresh_answers = dict.fromkeys(servers, 0)  # in a row
         self.local_score = 0  # stretches what we call late while we are slow ourselves
         self._late: set[str] = set()
+        self._silent: set[str] = set()  # whatever else is known of them
         self._standings = self._judge()
 
     def receive(self, server: str, sample: Sample, now: float) -> list[Decision]:
@@ -195,6 +200,10 @@ class ClusterHealth:
         if sample.source is Source.TRAFFIC:
             return
         self._seen_s[server] = now
+        if sample.is_silence:
+            self._silent.add(server)
+        elif sample.failure is not EvidenceClass.UNREACHABLE:
+            self._silent.discard(server)
         if sample.failure is not None:
             self._fresh_answers[server] = 0
             if sample.failure.counts:
@@ -286,8 +295,13 @@ class ClusterHealth:
                 reason=reasons.get(name, "" if writes or not is_primary else _why(opinion)),
                 opinion=opinion,
                 lag=None if is_primary else self._gates[name].lag,
+                is_silent_replica=opinion.state is State.BAD and name in self._silent and self._follows(name),
             )
         return standings
+
+    def _follows(self, server: str) -> bool:
+        facts = self._facts.get(server)
+        return facts is not None and facts.in_recovery
 
     def _out_of_service(self) -> dict[str, str]:
         doubted = [detector for detector in self._detectors.values() if not detector.takes_new_work]

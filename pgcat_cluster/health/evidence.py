@@ -68,6 +68,7 @@ class Sample:
     facts: ServerFacts | None = None
     failure: EvidenceClass | None = None
     detail: str = ""
+    is_silence: bool = False  # the failure is that nothing came in the time granted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

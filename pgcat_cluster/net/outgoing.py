@@ -59,6 +59,7 @@ class OpenFailed(Exception):
 
     evidence: EvidenceClass = EvidenceClass.SOFT
     sqlstate: str = "08001"
+    is_silence = False
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -77,8 +78,16 @@ class ConnectUnreachable(OpenFailed):
     evidence = EvidenceClass.UNREACHABLE
 
 
+class ConnectTimeout(ConnectUnreachable):
+    """No answer to the connection attempt in time."""
+
+    is_silence = True
+
+
 class OpenTimeout(OpenFailed):
     """Connected, but the login did not end in time: something listens and does not answer."""
+
+    is_silence = True
 
 
 class TlsRefused(OpenFailed):
@@ -412,7 +421,7 @@ class _Link:
             case TimeoutError() if self._phase in ("TLS", "login", "query"):
                 return OpenTimeout(f"{where}: no answer in time ({self._phase})")
             case TimeoutError():
-                return ConnectUnreachable(f"{where}: no answer in time ({self._phase})")
+                return ConnectTimeout(f"{where}: no answer in time ({self._phase})")
             case socket.gaierror():
                 return ConnectUnreachable(f"{where}: name not resolved: {error.strerror}")
             case ConnectionError() | FileNotFoundError():

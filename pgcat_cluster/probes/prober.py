@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from pgcat_cluster.health.evidence import EvidenceClass, Sample, ServerFacts, Source
+from pgcat_cluster.health.evidence import Sample, ServerFacts, Source
 from pgcat_cluster.net.clock import monotonic_s
 from pgcat_cluster.net.outgoing import OpenFailed, OpenTimeout, ServerAddress, SimpleConnection, open_server
 from pgcat_cluster.net.tasks import spawn
@@ -191,20 +191,14 @@ class _Rounds:
                 facts = await self._ask_afresh(self._guide.timeout_s(self._server, source))
         except OpenFailed as failure:
             self._drop_link()
-            return self._sample(source, started_s, failure=failure.evidence, detail=failure.message)
-        return self._sample(source, started_s, facts=facts)
-
-    def _sample(
-        self,
-        source: Source,
-        started_s: float,
-        *,
-        facts: ServerFacts | None = None,
-        failure: EvidenceClass | None = None,
-        detail: str = "",
-    ) -> Sample:
-        duration_s = self._now_s() - started_s
-        return Sample(source=source, duration_s=duration_s, facts=facts, failure=failure, detail=detail)
+            return Sample(
+                source=source,
+                duration_s=self._now_s() - started_s,
+                failure=failure.evidence,
+                detail=failure.message,
+                is_silence=failure.is_silence,
+            )
+        return Sample(source=source, duration_s=self._now_s() - started_s, facts=facts)
 
     async def _ask_afresh(self, timeout_s: float) -> ServerFacts:
         self._drop_link()

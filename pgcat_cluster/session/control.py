@@ -52,6 +52,7 @@ _ERROR = b"E"
 _IDLE = 0x49
 _FAILED = 0x45
 _ATTEMPTS_MAX = 3
+SILENT = "the server is silent"
 # How long a server link may go on with the statement of a client that has left.
 ABANDONED_S = 5.0
 # A statement whose text is not kept can be prepared nowhere else.
@@ -212,6 +213,26 @@ class Control:
         for server in list(pool.idle):
             assert isinstance(server, Server)
             self.retire(server)
+
+    def give_up(self, pool: Pool) -> None:
+        """The server fell silent and is out of use: what another one can answer as well is asked there.
+
+        That are the reads that a dead link would let us repeat; all else waits for what the server may yet say.
+        """
+        source = pool.detail
+        assert isinstance(source, Source)
+        others = _desk(source.account).replica.pools
+        if not others or pool in others:
+            return
+        for server in list(source.account.servers):
+            client = server.client
+            if (
+                server.pool is pool
+                and client is not None
+                and client.retry
+                and client.attempts < _ATTEMPTS_MAX
+            ):
+                server.lost(SILENT)
 
     def retire(self, server: Server) -> None:
         """A free link that is too old, of another generation, or has a cancel on its way."""

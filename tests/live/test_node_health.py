@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import datetime
+from typing import Any
 
 import psycopg
 import pytest
@@ -24,6 +25,7 @@ from tests.support.nodes import (
     eventually,
     get,
     lines,
+    links,
     one,
     port,
 )
@@ -168,6 +170,65 @@ def test_a_replica_hangs_and_comes_back(make_stack: StackMaker) -> None:
         eventually(lambda: is_restored(node, frozen.name), "it is trusted again")
         with connect(node) as fresh:
             eventually(lambda: port(fresh) == frozen.port, "it is read again")
+
+
+def test_who_waits_for_a_replica_that_hangs_is_answered_by_another(make_stack: StackMaker) -> None:
+    stack = make_stack()
+    node = stack.add_node(config=config("size = 20\nmin_size = 8", cluster=OBSERVE))
+    frozen, other = stack.replicas
+    with contextlib.ExitStack() as clients:
+
+        def come() -> psycopg.Connection[tuple[Any, ...]]:
+            return clients.enter_context(connect(node))
+
+        readers = [come() for _ in range(16)]
+        eventually(
+            lambda: {port(readers[0]) for _ in range(20)} == {frozen.port, other.port}, "both are read"
+        )
+        inside = come()
+
+        def is_inside() -> bool:
+            inside.execute("rollback")
+            inside.execute("begin read only")
+            return port(inside) == frozen.port
+
+        eventually(is_inside, "a transaction is under way there")
+        eventually(lambda: links(node)["idle"] >= 3 * 8 - 1, "links rest there")
+        frozen.freeze()
+        inside.pgconn.send_query(b"select 7")
+        for reader in readers:
+            # About every other one goes there.
+            reader.pgconn.send_query(b"select inet_server_port()")
+        hang = not backend(node, frozen.name)["is_avoided"]
+        eventually(lambda: all(is_answered(reader) for reader in readers), "every read is answered")
+        assert {answer(reader) for reader in readers} == {(str(other.port).encode(), None)}
+        assert lines(node, "the server is silent") or not hang
+        # What only that server can go on with waits for it.
+        assert not is_answered(inside)
+        frozen.resume()
+        eventually(lambda: is_answered(inside), "the transaction goes on")
+        assert answer(inside) == (b"7", None)
+        inside.execute("commit")
+
+
+@pytest.mark.once
+def test_a_long_read_is_not_disturbed_where_its_server_is_avoided_but_answers(make_stack: StackMaker) -> None:
+    stack = make_stack(replicas=1)
+    node = stack.add_node(config=config("size = 4", cluster=OBSERVE))
+    (replica,) = stack.replicas
+    with connect(node) as client, connect(node, "pgcat", "admin") as admin:
+        eventually(lambda: port(client) == replica.port, "it is read")
+        client.pgconn.send_query(b"select inet_server_port() from pg_sleep(3)")
+        eventually(lambda: links(node)["active"] == 1, "it runs")
+        admin.execute(f"BAN {replica.name} 60".encode())
+        eventually(lambda: bool(backend(node, replica.name)["is_avoided"]), "it is avoided")
+        eventually(lambda: is_answered(client), "it is answered all the same")
+        assert answer(client) == (str(replica.port).encode(), None)
+
+
+def is_answered(client: psycopg.Connection[tuple[Any, ...]]) -> bool:
+    client.pgconn.consume_input()
+    return not client.pgconn.is_busy()
 
 
 def test_nobody_is_left_without_a_replica(make_stack: StackMaker) -> None:

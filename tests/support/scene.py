@@ -310,6 +310,11 @@ class Scene:
         self.control.place(self.account)
         self.settle()
 
+    def silence(self, server: str) -> None:
+        """A server that is avoided already answers nobody."""
+        self.control.give_up(self.pools[server])
+        self.settle()
+
     def dismiss(self, name: str) -> None:
         self.control.dismiss(self.clients[name], ShuttingDown())
         self.settle()

@@ -69,6 +69,7 @@ _HAPPENINGS: tuple[tuple[str, Callable[..., object]], ...] = (
     (r"(\w+) is the primary", Scene.lead),
     (r'there is no primary "(.*)"', lambda scene, why: scene.lead(None, why)),
     (r'(\w+) is avoided "(.*)"', Scene.avoid),
+    (r"(\w+) is silent", Scene.silence),
     (r"(\w+) is fine", lambda scene, server: scene.avoid(server, "")),
 )
 

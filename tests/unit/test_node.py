@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 
 from pgcat_cluster.errors import ConfigFault
+from pgcat_cluster.health.evidence import EvidenceClass, Sample, ServerFacts, Source
 from pgcat_cluster.net.provisions import provide
 from pgcat_cluster.node import Node
 from pgcat_cluster.probes.watch import ClusterWatch
+from pgcat_cluster.relay.stock import Pool
 from pgcat_cluster.topology.model import PoolKey, PoolSettings, Topology, build
 from pgcat_cluster.topology.reading import parse
 
@@ -180,3 +182,22 @@ async def test_who_orders_a_change_and_goes_leaves_no_half_of_it(
     assert order.cancelled()
     assert sizes(node) == {"a": [5], "b": [5]}
     assert set(node.watches) == set(node.view.clusters) == {"a", "b"}
+
+
+@pytest.mark.parametrize("is_silence", [True, False])
+async def test_reads_of_a_replica_that_is_out_of_use_are_given_up_if_it_is_silent(
+    is_silence: bool, node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Of one server alone a node's own doubt takes nothing away.
+    two = TENANT.format("a", 5).replace("[users", 'r1 = { host = "127.0.0.1", port = 2 }\n[users')
+    await adopt(node, build(parse(f'[node]\nlisten = ["127.0.0.1:0"]\nhttp = ""\n{two}', "test")))
+    given_up: list[Pool] = []
+    monkeypatch.setattr(node.control, "give_up", given_up.append)
+    # As if probes had ended so.
+    facts = ServerFacts(in_recovery=True, system_identifier="7", timeline=1, write_lsn=1, replay_lsn=1)
+    nothing = Sample(source=Source.FRESH, duration_s=1.0, failure=EvidenceClass.SOFT, is_silence=is_silence)
+    for sample in (Sample(source=Source.FRESH, duration_s=0.1, facts=facts), nothing, nothing):
+        node.watches["a"]._receive("r1", sample)
+    assert node.view.clusters["a"].servers["r1"].why_not.startswith("bad, soft")
+    pools = node.accounts[PoolKey("a", "a")].pools
+    assert given_up == ([pool for key, pool in pools.items() if key.name == "r1"] if is_silence else [])

@@ -218,3 +218,46 @@ def test_who_kept_us_waiting_is_named_once(
     cluster.health.take_late()
     cluster.look("r1", Sample(source=Source.KEPT, duration_s=9.0, failure=EvidenceClass.SOFT))
     assert cluster.health.take_late() == frozenset()
+
+
+def silence(evidence: EvidenceClass = EvidenceClass.SOFT) -> Sample:
+    return Sample(source=Source.FRESH, duration_s=1.0, failure=evidence, is_silence=True)
+
+
+@pytest.mark.parametrize("evidence", [EvidenceClass.SOFT, EvidenceClass.UNREACHABLE])
+def test_silent_is_a_replica_that_is_bad_and_answered_nothing(evidence: EvidenceClass) -> None:
+    cluster = Cluster("p1", "r1", "r2")
+    told = []
+    for _ in range(3):
+        told.append(cluster.health.standings()["r1"].is_silent_replica)
+        cluster.look("r1", silence(evidence))
+    # Late once is not silent.
+    assert told[:2] == [False, False]
+    assert [name for name, one in cluster.health.standings().items() if one.is_silent_replica] == ["r1"]
+    # That there is no way to it is no answer.
+    cluster.fails("r1", EvidenceClass.UNREACHABLE, times=1)
+    assert cluster.health.standings()["r1"].is_silent_replica
+    cluster.answers("r1")
+    assert not cluster.health.standings()["r1"].is_silent_replica
+    for _ in range(3):
+        cluster.look("p1", silence(evidence))
+    assert cluster.reason("p1")
+    assert not cluster.health.standings()["p1"].is_silent_replica
+
+
+@pytest.mark.parametrize("evidence", [EvidenceClass.SOFT, EvidenceClass.REFUSED, EvidenceClass.GOING])
+def test_who_answers_with_an_error_is_not_silent(evidence: EvidenceClass) -> None:
+    cluster = Cluster("p1", "r1", "r2")
+    for _ in range(30):
+        cluster.fails("r1", evidence, times=1)
+    assert cluster.reason("r1")
+    assert not cluster.health.standings()["r1"].is_silent_replica
+
+
+def test_who_lags_is_not_silent_though_one_look_was_late() -> None:
+    cluster = Cluster("p1", "r1", "r2")
+    for _ in range(3):
+        cluster.answers("r1", replayed=50, age_s=60.0)
+    cluster.look("r1", silence())
+    assert cluster.reason("r1").startswith("lag")
+    assert not cluster.health.standings()["r1"].is_silent_replica
