@@ -18,10 +18,13 @@ _TELLING: dict[str, Stance] = {"yes": "bad", "later": "unsure", "no": "silent"}
 def look(host: str, health: ClusterHealth, server: str) -> Look:
     """One server as `Suspicion` compares it with the others."""
     witness = health.witness(server)
+    is_doubted = witness.state in (State.SUSPECT, State.BAD) and witness.why in _SILENT
     return Look(
         host=host,
-        is_bad_in_silence=witness.state is State.BAD and witness.why in _SILENT,
+        is_bad_in_silence=is_doubted and witness.state is State.BAD,
         since_s=health.standings()[server].opinion.since_s,
+        is_doubted=is_doubted,
+        answered_s=None if is_doubted else witness.seen_s,
     )
 
 

@@ -55,6 +55,7 @@ _TICK_S = 0.4
 _LEAST_S = 0.001
 _WATCHFUL_S = 0.25  # while somebody is banned, or something must end
 _RAMP_STEP_S = 1.0
+_HELD_S = 0.05  # a look that was asked for has ended, if the server is well
 _STORE_LOOK_S = 10.0
 _CLEAN_S = 1.0
 _FETCHED_MAX = 100
@@ -459,10 +460,14 @@ class Member:
             for server, one in cluster.servers.items()
         }
         for question in self._suspicion.look(looks, now):
-            spawn(self._ask(question), "ask other nodes")
+            if isinstance(question, AskPeers):
+                spawn(self._ask(question), "ask other nodes")
+                continue
+            for name, server in question.servers:
+                self._house.probe(name, server)
         spared = self._suspicion.spared
         self.follower.suspects_itself(bool(spared))
-        dues: list[float | None] = []
+        dues: list[float | None] = [now + _HELD_S] if self._suspicion.is_holding else []
         readers = {pool.cluster for pool in topology.pools.values() if pool.reads_on_primary != "never"}
         for name, cluster in clusters.items():
             health = healths[name]

@@ -17,7 +17,7 @@ from pgcat_cluster.agreement.cancels import Neighbour
 from pgcat_cluster.agreement.documents import Live
 from pgcat_cluster.agreement.effects import Preflight
 from pgcat_cluster.agreement.keys import Keys
-from pgcat_cluster.agreement.transactions import Delete, Put, Row, Transaction
+from pgcat_cluster.agreement.transactions import Delete, Event, Put, Row, Transaction
 from pgcat_cluster.errors import ConfigFault
 from pgcat_cluster.fleet.house import Findings
 from pgcat_cluster.fleet.leases import HeldLease
@@ -26,7 +26,7 @@ from pgcat_cluster.fleet.model import ModelPort, ModelStore
 from pgcat_cluster.fleet.state import Known, Occupied, StateDirectory
 from pgcat_cluster.health.cluster import ClusterHealth
 from pgcat_cluster.health.doubt import Place
-from pgcat_cluster.health.evidence import EvidenceClass, Sample, Source
+from pgcat_cluster.health.evidence import EvidenceClass, Sample, ServerFacts, Source
 from pgcat_cluster.net.tasks import spawn
 from pgcat_cluster.topology.model import PoolKey, Topology, build
 from pgcat_cluster.topology.settings import Health, Leadership, Read, Settings
@@ -48,6 +48,7 @@ class House:
         self.reconnected: list[frozenset[PoolKey]] = []
         self.fails_by: Exception | None = None
         self.tried = 0
+        self.look_at: Callable[[str], None] = lambda _server: None
 
     async def run(self, settings: Settings) -> None:
         self.tried += 1
@@ -63,7 +64,7 @@ class House:
         pass
 
     def probe(self, cluster: str, server: str) -> None:
-        pass
+        self.look_at(server)
 
     def pause(self, pools: frozenset[PoolKey]) -> None:
         self.paused = pools
@@ -447,10 +448,10 @@ async def test_an_empty_store_is_founded_anew_by_those_who_serve() -> None:
         assert [json.loads(row.value)["active"] for row in world.rows("ack/")] == [{"gen": 1}]
 
 
-def watched(world: World, node: Node) -> ClusterHealth:
+def watched(world: World, node: Node, servers: tuple[str, ...] = ("r1", "r2")) -> ClusterHealth:
     """The node sees its cluster from now on."""
     health = ClusterHealth(
-        servers=("r1", "r2"),
+        servers=servers,
         leadership=Leadership(source="observe"),
         health=Health(),
         read=Read(),
@@ -491,6 +492,61 @@ async def test_two_late_hosts_stretch_what_is_called_late(late: tuple[str, ...],
             health.receive(server, sample, world.time.now_s())
         await world.time.run(0.5)
         assert health.local_score == score
+
+
+THREE = {
+    **DOCUMENTS,
+    "clusters/main": b'v = 1\n[servers]\nr1 = { host = "a" }\nr2 = { host = "b" }\nr3 = { host = "c" }\n',
+}
+
+
+@pytest.mark.parametrize("is_cut", [True, False])
+async def test_of_a_node_that_is_cut_from_all_servers_nobody_hears_a_verdict(is_cut: bool) -> None:
+    world = World()
+    for name, text in THREE.items():
+        world.put(KEYS.config(name), text)
+    async with world.node() as node:
+        await world.time.run(3.0)
+        servers = ("r1", "r2", "r3")
+        health = watched(world, node, servers)
+
+        def answers(server: str) -> None:
+            facts = ServerFacts(in_recovery=True, system_identifier="7", timeline=1, write_lsn=1)
+            sample = Sample(source=Source.FRESH, duration_s=0.0, facts=facts)
+            health.receive(server, sample, world.time.now_s())
+
+        def stays_silent(server: str) -> None:
+            sample = Sample(source=Source.FRESH, duration_s=0.5, failure=EvidenceClass.SOFT)
+            health.receive(server, sample, world.time.now_s())
+            node.member.stir()
+
+        node.house.look_at = answers if not is_cut else lambda _server: None
+        for server in servers:
+            answers(server)
+        before = world.store.revision
+        # Each is found silent in its own time; where nothing is cut the others go on to answer.
+        for at, server in [(0, "r1"), (5, "r1"), (9, "r2"), (9, "r3"), (14, "r2"), (14, "r3")]:
+            while world.time.now_s() < 4.0 + at / 10:
+                health.tick(world.time.now_s())
+                await world.time.run(0.1)
+            if is_cut or server == "r1":
+                stays_silent(server)
+            else:
+                answers(server)
+            await world.time.run(0.0)
+        for _ in range(5):
+            health.tick(world.time.now_s())
+            await world.time.run(0.1)
+        told = [
+            key for batch in world.store.history(KEYS.root, before + 1) for key in map(key_of, batch.events)
+        ]
+        assert [key for key in told if key.startswith(KEYS.verdict_prefix)] == (
+            [] if is_cut else [KEYS.verdict("main", "r1", node.member.node)]
+        )
+
+
+def key_of(event: Event) -> str:
+    return event.key
 
 
 async def test_a_late_loop_stretches_what_is_called_late() -> None:

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import pytest
 
-from pgcat_cluster.health.doubt import AskPeers, LocalScore, Look, Place, Suspicion
+from pgcat_cluster.health.doubt import AskPeers, LocalScore, Look, LookAt, Place, Suspicion
 
 
-def looks(silent: int, others: int, since_s: float = 10.0) -> dict[Place, Look]:
-    """So many servers, each on a host of its own, that fell silent; and others that answer."""
+def looks(
+    silent: int, others: int, since_s: float = 10.0, doubted: int = 0, answered_s: float | None = 99.0
+) -> dict[Place, Look]:
+    """So many servers, each on a host of its own, that fell silent; others, of which some are late."""
     return {
         ("main", f"r{number}"): Look(
-            host=f"h{number}", is_bad_in_silence=number < silent, since_s=since_s if number < silent else 0.0
+            host=f"h{number}",
+            is_bad_in_silence=number < silent,
+            since_s=since_s if number < silent else 0.0,
+            is_doubted=number < silent + doubted,
+            answered_s=None if number < silent + doubted else answered_s,
         )
         for number in range(silent + others)
     }
@@ -83,3 +89,52 @@ def test_it_asks_again_and_forgets_when_they_answer() -> None:
     assert suspicion.look(looks(2, 2), 16.0) == []
     assert suspicion.spared == frozenset()
     assert suspicion.may_tell(("main", "r0")) == "yes"
+
+
+FIRST = ("main", "r0")
+
+
+def test_one_that_falls_silent_among_others_that_answer_is_told_at_once() -> None:
+    suspicion = Suspicion(0.5)
+    assert suspicion.look(looks(0, 3, doubted=1, answered_s=8.9), 9.0) == []
+    assert suspicion.look(looks(1, 2, answered_s=9.5), 10.0) == []
+    assert (suspicion.may_tell(FIRST), suspicion.is_holding) == ("yes", False)
+
+
+def test_the_first_of_many_that_fall_silent_is_not_told() -> None:
+    suspicion = Suspicion(0.5)
+    suspicion.look(looks(0, 3, doubted=1, answered_s=8.9), 9.0)
+    # The others answered before, and may do so no more: that is found out now.
+    assert suspicion.look(looks(1, 2, answered_s=8.9), 10.0) == [LookAt(servers=places(3) - {FIRST})]
+    assert (suspicion.may_tell(FIRST), suspicion.is_holding) == ("later", True)
+    assert suspicion.look(looks(1, 2, doubted=2), 10.3) == []
+    assert suspicion.may_tell(FIRST) == "later"
+    assert suspicion.look(looks(2, 1, doubted=1), 10.6) == [AskPeers(question=1, servers=places(2))]
+    assert suspicion.may_tell(FIRST) == "later"
+    suspicion.answered(1, frozenset())
+    assert suspicion.may_tell(FIRST) == "no"
+
+
+def test_what_is_held_back_is_told_when_the_others_answer() -> None:
+    suspicion = Suspicion(0.5)
+    suspicion.look(looks(0, 5, doubted=1, answered_s=8.9), 9.0)
+    # As many as are needed to be sure are looked at, and no more.
+    (look_at,) = suspicion.look(looks(1, 4, answered_s=8.9), 10.0)
+    assert isinstance(look_at, LookAt)
+    assert len(look_at.servers) == 3
+    assert suspicion.look(looks(1, 4, answered_s=10.1), 10.1) == []
+    assert (suspicion.may_tell(FIRST), suspicion.is_holding) == ("yes", False)
+    # What was told is not taken back when one more is late.
+    suspicion.look(looks(1, 4, doubted=3), 11.0)
+    assert suspicion.may_tell(FIRST) == "yes"
+
+
+def test_nothing_is_held_back_for_long_nor_where_hosts_are_few() -> None:
+    suspicion = Suspicion(0.5)
+    suspicion.look(looks(1, 2, doubted=1, answered_s=None), 10.0)
+    assert suspicion.may_tell(FIRST) == "later"
+    suspicion.look(looks(1, 2, doubted=1, answered_s=None), 15.1)
+    assert suspicion.may_tell(FIRST) == "yes"
+    suspicion = Suspicion(0.5)
+    assert suspicion.look(looks(1, 1, doubted=1), 10.0) == []
+    assert suspicion.may_tell(FIRST) == "yes"
