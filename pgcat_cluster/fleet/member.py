@@ -104,7 +104,7 @@ class Member:
         self._judge = Judge()
         self._appoint()
         self._suspicion = Suspicion(Fleet().health.self_suspect)
-        self._writing = Writing(store, Limits(), done=self.stir, now_s=now_s)
+        self._writing = Writing(store, Limits(), row=self.memory.row, done=self.stir, now_s=now_s)
         self._following = self._follow()
         self._overseeing: tuple[int, Following, asyncio.Task[None]] | None = None
         self.membership = Membership(

@@ -8,29 +8,49 @@ from collections.abc import Callable, Coroutine, Mapping
 
 from pgcat_cluster.agreement.bans import Decide, with_leases
 from pgcat_cluster.agreement.pipeline import Bucket
-from pgcat_cluster.agreement.transactions import Delete, Outcome, Put, Range, Transaction
-from pgcat_cluster.fleet.store import LeaseGone, Store, StoreFault
+from pgcat_cluster.agreement.transactions import (
+    Compare,
+    Delete,
+    Field,
+    Outcome,
+    Put,
+    Range,
+    Row,
+    Rows,
+    Transaction,
+)
+from pgcat_cluster.fleet.store import LeaseGone, Store, StoreFault, Unknown
 from pgcat_cluster.net.tasks import spawn
 from pgcat_cluster.topology.settings import Limits
 
 _AGAIN_S = 0.5
+_TRIES = 3
 
 
 class Writing:
     """One write per key and one decision under way at a time.
 
     `lease` is the node's, 0 while it has none: then nothing is said, and what was to be said for good waits.
-    `why_not` says why the store may only be read. `done` is called when something ended.
+    `why_not` says why the store may only be read. `row` is what is known of a key, `done` is called when something
+    ended.
     """
 
     def __init__(
-        self, store: Store, limits: Limits, *, done: Callable[[], None], now_s: Callable[[], float]
+        self,
+        store: Store,
+        limits: Limits,
+        *,
+        row: Callable[[str], Row | None],
+        done: Callable[[], None],
+        now_s: Callable[[], float],
     ) -> None:
         self.lease = 0
         self.why_not = ""
         self.due_s: float | None = None
         self.lease_is_gone: Callable[[], None] = lambda: None
         self._store = store
+        self._row = row
+        self._wrote: dict[str, tuple[int, int]] = {}
         self._limits = limits
         self._bucket = Bucket(limits.writes_per_second, limits.burst)
         self._done = done
@@ -135,7 +155,7 @@ class Writing:
     async def _write(self, key: str, value: bytes | None, lease: int) -> None:
         operation = Delete(key=key) if value is None else Put(key=key, value=value, lease=lease)
         try:
-            await self._store.txn(Transaction(then=(operation,)))
+            await self._replace(operation)
         except StoreFault as fault:
             if isinstance(fault, LeaseGone) and lease == self.lease:
                 self.lease_is_gone()
@@ -148,6 +168,33 @@ class Writing:
         finally:
             self._writing.discard(key)
         self._done()
+
+    async def _replace(self, operation: Put | Delete) -> None:
+        """Write over what stands under the key as we know it, and over nothing else.
+
+        A write whose answer was lost may be carried out much later, by a member of the store that stood still:
+        then it finds that another one has come before it, and does nothing.
+        """
+        key, known = operation.key, self._newest(operation.key)
+        for _ in range(_TRIES):
+            as_known = Compare(key=key, field=Field.MOD, operator="==", operand=known)
+            outcome = await self._store.txn(
+                Transaction(compares=(as_known,), then=(operation,), otherwise=(Range(key=key),))
+            )
+            if outcome.succeeded:
+                stands = outcome.revision if isinstance(operation, Put) else 0
+                self._wrote[key] = (outcome.revision, stands)
+                return
+            (answer,) = outcome.answers
+            known = answer.rows[0].mod_revision if isinstance(answer, Rows) and answer.rows else 0
+        raise Unknown(f"{key} changes all the time")
+
+    def _newest(self, key: str) -> int:
+        """The revision of what stands under the key as far as we know, 0 for nothing."""
+        row = self._row(key)
+        seen = 0 if row is None else row.mod_revision
+        revision, stands = self._wrote.get(key, (0, 0))
+        return stands if revision > seen else seen
 
     async def _carry_out(self, transaction: Transaction, done: Callable[[Outcome | None], None]) -> None:
         try:
