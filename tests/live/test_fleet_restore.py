@@ -59,7 +59,8 @@ def test_a_restored_etcd_changes_nothing_until_an_operator_accepts_it(
         assert is_as_before(first)
         assert is_as_before(second)
         assert fleet.keys("live/") == fleet.keys("override/") == []
-        assert [get(node, "/ready")[0] for node in fleet.nodes] == [200, 200]
+        # Who has just begun must look at its servers first.
+        eventually(lambda: [get(node, "/ready")[0] for node in fleet.nodes] == [200, 200], "both serve")
         assert one(client, "select 1") == 1
 
         assert "revision" in fleet.operate("accept-store", "--reason", "a test")
