@@ -86,6 +86,13 @@ def find_binaries() -> Binaries:
     )
 
 
+def installations() -> Iterator[Binaries]:
+    """Every installation that is complete, the preferred one first."""
+    for folder, source in _candidates():
+        if all(os.access(folder / name, os.X_OK) for name in NEEDED):
+            yield Binaries(folder=folder, source=source)
+
+
 def _candidates() -> Iterator[tuple[Path, str]]:
     named = os.environ.get("PGCAT_PG_BIN")
     if named:
