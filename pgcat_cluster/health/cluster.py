@@ -102,7 +102,7 @@ class ClusterHealth:
         self.roles = Roles(leadership.source, servers, leadership.primary)
         self._tilt = Tilt(now)
         self._detectors = {server: Detector(server, health, now) for server in servers}
-        self._gates = {server: LagGate(read.max_lag_s) for server in servers}
+        self._gates = {server: LagGate(read.max_lag_s, read.max_lag_bytes) for server in servers}
         self._min_serving = read.min_serving
         self._eject_max = int(len(servers) * health.local_eject_max)
         self._facts: dict[str, ServerFacts] = {}

@@ -49,21 +49,45 @@ def measure(replica: ServerFacts, primary: ServerFacts | None) -> Lag:
     )
 
 
+class _Limit:
+    """One figure: beyond its limit after three looks above it in a row, within it again below half of it."""
+
+    def __init__(self, most: float) -> None:
+        """`most` 0 means no limit."""
+        self.is_beyond = False
+        self._most = most
+        self._above = 0
+
+    def receive(self, figure: float | None) -> None:
+        """Take one measurement; an unknown figure moves nothing."""
+        if not self._most or figure is None:
+            return
+        self._above = self._above + 1 if figure > self._most else 0
+        if self._above >= _SAMPLES:
+            self.is_beyond = True
+        elif figure < self._most / 2:
+            self.is_beyond = False
+
+
 class LagGate:
-    """One replica: behind after three looks above the limit in a row, current again below half of it.
+    """One replica: behind while its bytes or its seconds are beyond their limit.
 
     A server that has replayed no transaction since it started can not say how old its last one is
     (`pg_last_xact_replay_timestamp()` is NULL): while it is known to miss something, it is as old as our
-    knowledge of that.
+    knowledge of that. Without a primary nobody knows the bytes; what has replayed all it received is then
+    behind nobody.
     """
 
-    def __init__(self, seconds_max: float) -> None:
-        """`seconds_max` 0 means no limit."""
+    def __init__(self, seconds_max: float, bytes_max: int = 0) -> None:
+        """A limit of 0 is none."""
         self.lag = Lag()
-        self.is_behind = False
-        self._seconds_max = seconds_max
-        self._above = 0
+        self._seconds = _Limit(seconds_max)
+        self._bytes = _Limit(bytes_max)
         self._missing_since: float | None = None
+
+    @property
+    def is_behind(self) -> bool:
+        return self._seconds.is_beyond or self._bytes.is_beyond
 
     def receive(self, lag: Lag, now: float) -> None:
         """Take one measurement; an unknown lag moves nothing."""
@@ -74,13 +98,8 @@ class LagGate:
         if lag.lag_s is None and self._missing_since is not None:
             lag = replace(lag, lag_s=now - self._missing_since)
         self.lag = lag
-        if not self._seconds_max or lag.lag_s is None:
-            return
-        self._above = self._above + 1 if lag.lag_s > self._seconds_max else 0
-        if self._above >= _SAMPLES:
-            self.is_behind = True
-        elif lag.lag_s < self._seconds_max / 2:
-            self.is_behind = False
+        self._seconds.receive(lag.lag_s)
+        self._bytes.receive(0 if lag.lag_bytes is None and lag.lag_s == 0.0 else lag.lag_bytes)
 
 
 def kept_out(gates: Mapping[str, LagGate], min_serving: int) -> frozenset[str]:

@@ -323,9 +323,13 @@ class Leadership(Document, frozen=True, kw_only=True):
 
 
 class Read(Document, frozen=True, kw_only=True):
-    """Which replicas may be read, and what happens to reads when none may."""
+    """Which replicas may be read, and what happens to reads when none may.
+
+    A replica that is behind by more than `max_lag` or by more than `max_lag_bytes` is not read; 0 is no limit.
+    """
 
     max_lag_s: Duration = 10.0
+    max_lag_bytes: Size = 0
     min_serving: Count = 1
     on_all_bad: OnAllBad = "primary"
 

@@ -71,13 +71,15 @@ class Watched:
     slow machine slows the clock too. The middle server is the clock: one that is ill is asked more or less often.
     """
 
-    def __init__(self, stack: Stack, health: Health | None = None, **changed: Any) -> None:
+    def __init__(
+        self, stack: Stack, health: Health | None = None, read: Read | None = None, **changed: Any
+    ) -> None:
         self.changes: list[Decision] = []
         self.health = Counted(
             servers=[server.name for server in stack.servers],
             leadership=Leadership(source="observe"),
             health=health or Health(),
-            read=Read(max_lag_s=0.5),
+            read=read or Read(max_lag_s=0.5),
             now=monotonic_s(),
         )
         self.watch = ClusterWatch(
@@ -318,9 +320,18 @@ async def test_failed_traffic_asks_for_a_probe_at_once(make_stack: StackMaker) -
         assert watched.changes[before:] == []
 
 
-@pytest.mark.parametrize("has_replayed", [True, False])
+@pytest.mark.parametrize(
+    ("has_replayed", "read"),
+    [
+        pytest.param(True, Read(max_lag_s=0.5), id="seconds"),
+        pytest.param(False, Read(max_lag_s=0.5), id="seconds of no transaction"),
+        pytest.param(
+            *(True, Read(max_lag_s=0.0, max_lag_bytes=200)), id="bytes", marks=pytest.mark.live_long
+        ),
+    ],
+)
 async def test_a_paused_replay_is_lag_and_an_idle_primary_is_none(
-    make_stack: StackMaker, has_replayed: bool
+    make_stack: StackMaker, has_replayed: bool, read: Read
 ) -> None:
     """Also of a replica that has replayed no transaction yet, and so can not say how old its last one is."""
     stack = make_stack()
@@ -329,7 +340,7 @@ async def test_a_paused_replay_is_lag_and_an_idle_primary_is_none(
         stack.primary.query("create table t (n int)")
         await holds(stack.replicas[0], "pg_last_xact_replay_timestamp() is not null")
     # While another replica is slow to answer, the one that lags stays in service.
-    async with watching(stack, Health(timeout_min_s=10.0, timeout_max_s=10.0)) as watched:
+    async with watching(stack, Health(timeout_min_s=10.0, timeout_max_s=10.0), read=read) as watched:
         await asyncio.to_thread(stack.replicas[0].query, "select pg_wal_replay_pause()")
         await asyncio.to_thread(stack.primary.query, "create table u (n int)")
         await holds(stack.replicas[0], "pg_last_wal_receive_lsn() > pg_last_wal_replay_lsn()")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from pgcat_cluster.health.cluster import ClusterHealth, Restarted, UseChanged
@@ -14,13 +16,13 @@ from pgcat_cluster.topology.settings import Health, Leadership, Read
 class Cluster:
     """A ClusterHealth with a clock that ticks, and one word per look."""
 
-    def __init__(self, *servers: str, max_lag_s: float = 10.0, min_serving: int = 1) -> None:
+    def __init__(self, *servers: str, **read: Any) -> None:
         self.now = 0.0
         self.health = ClusterHealth(
             servers=servers,
             leadership=Leadership(source="observe"),
             health=Health(),
-            read=Read(max_lag_s=max_lag_s, min_serving=min_serving),
+            read=Read(**read),
             now=0.0,
         )
         for server in reversed(servers):
@@ -152,6 +154,23 @@ def test_a_replica_far_behind_is_out_until_it_caught_up() -> None:
     assert cluster.answers("r2", replayed=900, age_s=11.0) == [
         UseChanged(server="r2", reads=True, writes=False, reason="")
     ]
+
+
+def test_a_replica_too_many_bytes_behind_is_out_however_young_that_is() -> None:
+    cluster = Cluster("p1", "r1", "r2", max_lag_bytes=300)
+    cluster.answers("p1", recovery=False, written=900)
+    for name in ("r1", "r2"):
+        for _ in range(3):
+            cluster.answers(name, replayed=100 if name == "r1" else 50, age_s=0.1)
+    # All of them: the least behind stays.
+    assert cluster.usable()[0] == {"p1", "r1"}
+    assert cluster.reason("r2") == "lag: 850 bytes, 0.1 s"
+    cluster.answers("r2", replayed=700, age_s=0.1)
+    # Not yet below half of the limit, and now the least behind.
+    assert cluster.usable()[0] == {"p1", "r2"}
+    cluster.answers("r1", replayed=900, age_s=0.1)
+    cluster.answers("r2", replayed=800, age_s=0.1)
+    assert cluster.usable()[0] == {"p1", "r1", "r2"}
 
 
 def test_nobody_is_behind_a_lost_primary() -> None:

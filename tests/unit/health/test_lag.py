@@ -79,9 +79,45 @@ def test_no_limit() -> None:
     assert gate_states(0.0, [1e9] * 5) == [False] * 5
 
 
+def test_bytes_and_seconds_each_take_it_out_and_both_must_let_it_back() -> None:
+    gate = LagGate(10.0, 1000)
+    seen = []
+    for lag_bytes, lag_s in [
+        *[(2000, 1.0)] * 3,  # by bytes alone
+        (600, 1.0),
+        (499, 1.0),
+        *[(400, 11.0)] * 3,  # by seconds alone
+        *[(2000, 11.0)] * 3,  # by both
+        (2000, 1.0),
+        (100, 1.0),
+    ]:
+        gate.receive(Lag(lag_bytes=lag_bytes, lag_s=lag_s), 0.0)
+        seen.append(gate.is_behind)
+    assert seen == [
+        *[False, False, True, True, False],
+        *[False, False, True],
+        *[True, True, True, True, False],
+    ]
+
+
+def test_bytes_without_a_primary() -> None:
+    gate = LagGate(0.0, 1000)
+    seen = []
+    for lag in [
+        *[Lag(lag_bytes=2000, lag_s=60.0)] * 3,
+        Lag(lag_s=60.0),  # no primary, and something received is not replayed: nobody knows more
+        Lag(lag_s=0.0),  # behind nobody
+    ]:
+        gate.receive(lag, 0.0)
+        seen.append(gate.is_behind)
+    assert seen == [False, False, True, True, False]
+
+
 def gate(lag_bytes: int, *, is_behind: bool) -> LagGate:
-    made = LagGate(10.0)
-    made.lag, made.is_behind = Lag(lag_bytes=lag_bytes), is_behind
+    made = LagGate(0.0, 100)
+    for _ in range(3 if is_behind else 1):
+        made.receive(Lag(lag_bytes=lag_bytes), 0.0)
+    assert made.is_behind == is_behind
     return made
 
 
