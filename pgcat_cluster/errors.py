@@ -128,6 +128,20 @@ class InvalidParameter(Fault):
     text = "invalid value for parameter"
 
 
+class OutOfRange(Fault):
+    """A sharding key beyond what its type holds."""
+
+    sqlstate = "22003"
+    text = "sharding key is out of range"
+
+
+class InvalidText(Fault):
+    """A text that is no value of the sharding key's type."""
+
+    sqlstate = "22P02"
+    text = "invalid text for a sharding key"
+
+
 class UnknownStatement(Fault):
     """A prepared statement name that this client has not prepared."""
 

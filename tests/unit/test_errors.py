@@ -18,6 +18,8 @@ TABLE = {
     "TooManyClients": ("53300", "FATAL", False),
     "Unsupported": ("0A000", "ERROR", False),
     "InvalidParameter": ("22023", "ERROR", False),
+    "OutOfRange": ("22003", "ERROR", False),
+    "InvalidText": ("22P02", "ERROR", False),
     "UnknownStatement": ("26000", "ERROR", False),
     "DuplicateStatement": ("42P05", "ERROR", False),
     "TooLarge": ("54000", "FATAL", False),
