@@ -14,7 +14,9 @@ from pgcat_cluster.topology.settings import (
     Balancing,
     Fleet,
     Leadership,
+    Mirror,
     Node,
+    Plugins,
     PoolMode,
     PoolOptions,
     PoolUser,
@@ -125,6 +127,8 @@ class PoolSettings(Value, frozen=True, kw_only=True):
     prepared_statements_max: int = 500
     parameters: Mapping[str, str] = MappingProxyType({})
     require_tls: bool = False
+    plugins: Plugins | None = None
+    mirror: Mirror | None = None
 
 
 class Topology(Value, frozen=True, kw_only=True):
@@ -171,7 +175,7 @@ class _Builder:
         settings = self._settings
         users = {label: self._user(label, document) for label, document in settings.users.items()}
         pools = [
-            _pool(document.database or label, document, document.users[user], users[user])
+            _pool(document.database or label, document, document.users[user], users[user], settings.fleet)
             for label, document in settings.pools.items()
             for user in document.users
         ]
@@ -243,12 +247,13 @@ class _Builder:
         )
 
 
-def _pool(database: str, document: PoolDocument, said: PoolUser, user: User) -> PoolSettings:
+def _pool(database: str, document: PoolDocument, said: PoolUser, user: User, fleet: Fleet) -> PoolSettings:
     pool = PoolSettings(
         key=PoolKey(database, user.name),
         cluster=document.cluster,
         server_database=document.server_database or database,
         login=user.server,
+        plugins=fleet.plugins,
     )
     options = pool_options(document, said)
     if isinstance(functions := options.get("writing_functions"), list):

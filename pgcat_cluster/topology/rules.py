@@ -121,6 +121,34 @@ def _parameters_are_settings(pool: settings.PoolOptions) -> Broken:
             yield ("parameters", name), "is not a setting of PostgreSQL"
 
 
+def _rows_fit_their_columns(query: settings.InterceptedQuery) -> Broken:
+    for index, column in enumerate(query.schema):
+        if len(column) != 2:
+            yield ("schema", f"[{index}]"), f"has {len(column)} items; a column is [name, type]"
+    for index, row in enumerate(query.result):
+        if len(row) != len(query.schema):
+            yield ("result", f"[{index}]"), f"has {len(row)} values for {len(query.schema)} columns"
+
+
+def _statements_are_looked_at(documents: Settings) -> Broken:
+    # In session mode bytes go on unseen.
+    for label, pool in documents.pools.items():
+        for name, user in pool.users.items():
+            if (user.mode or pool.mode) != "session":
+                continue
+            plugins = user.plugins or pool.plugins
+            if plugins is None and documents.fleet.plugins is not None:
+                plugins = documents.fleet.plugins
+                remedy = "; those of fleet.plugins are left out by plugins = {}"
+            else:
+                remedy = ""
+            path = ("pools", label, "users", name, "plugins")
+            if plugins is not None and plugins.sees_statements:
+                yield path, f'are not possible with mode "session", but for prewarmer{remedy}'
+            if (user.mirror or pool.mirror) is not None:
+                yield (*path[:-1], "mirror"), 'is not possible with mode "session"'
+
+
 def _trust_has_no_verifier(user: settings.User) -> Broken:
     if user.auth == "trust" and user.verifier is not None:
         yield ("verifier",), 'is not allowed with auth "trust", which asks for no password'
@@ -220,5 +248,11 @@ RULES: Mapping[type[Document], tuple[Callable[[Any], Broken], ...]] = {
         _verifier_stands_alone,
         _verifier_fits_method,
     ),
-    Settings: (_user_names_are_unique, _pools_are_unique, _consoles_keep_their_names),
+    settings.InterceptedQuery: (_rows_fit_their_columns,),
+    Settings: (
+        _user_names_are_unique,
+        _pools_are_unique,
+        _consoles_keep_their_names,
+        _statements_are_looked_at,
+    ),
 }

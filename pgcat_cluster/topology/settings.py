@@ -81,6 +81,14 @@ Positive = Annotated[int, Meta(ge=1, le=1_000_000)]
 Revision = Annotated[int, Meta(ge=1)]  # the store's
 Counter = Annotated[int, Meta(ge=0)]  # whatever somebody counts up
 Share = Annotated[float, Meta(ge=0, le=1)]
+_NAME_IN_SQL = r'([^\s".;]+|"([^"]|"")+")'
+TableName = Annotated[
+    str,
+    Meta(
+        pattern=rf"^({_NAME_IN_SQL}\.)?{_NAME_IN_SQL}$",
+        extra={"allowed": "a table as SQL names it, with or without its schema: table, schema.table"},
+    ),
+]
 
 TlsMode = Literal["disable", "prefer", "require", "verify-ca", "verify-full"]
 PoolMode = Literal["transaction", "session"]
@@ -262,8 +270,66 @@ class Bans(Document, frozen=True, kw_only=True):
     ramp_s: Duration = 10.0
 
 
+class QueryLogger(Document, frozen=True, kw_only=True):
+    """Logs each statement; its constants too only where `constants` says so, and never a password."""
+
+    enabled: bool = False
+    constants: bool = False
+
+
+class InterceptedQuery(Document, frozen=True, kw_only=True):
+    """A statement that is answered here: columns as [name, type], rows of texts, "" for NULL.
+
+    In values ${USER} and ${DATABASE} are those of the client.
+    """
+
+    query: Text
+    schema: list[list[str]]
+    result: list[list[str]] = []
+
+
+class Intercept(Document, frozen=True, kw_only=True):
+    """Answers statements instead of the server."""
+
+    enabled: bool = False
+    queries: dict[Text, InterceptedQuery] = {}
+
+
+class TableAccess(Document, frozen=True, kw_only=True):
+    """Refuses statements that name one of the tables, and those that can not be understood.
+
+    What a table's bare name means depends on the client's search_path: a rule with a schema is for it too.
+    """
+
+    enabled: bool = False
+    tables: list[TableName] = []
+
+
+class Prewarmer(Document, frozen=True, kw_only=True):
+    """Runs queries on each new server link before any client gets it."""
+
+    enabled: bool = False
+    queries: list[Text] = []
+
+
+class Plugins(Document, frozen=True, kw_only=True):
+    """What is done with statements beside sending them on."""
+
+    query_logger: QueryLogger = QueryLogger()
+    intercept: Intercept = Intercept()
+    table_access: TableAccess = TableAccess()
+    prewarmer: Prewarmer = Prewarmer()
+
+    @property
+    def sees_statements(self) -> bool:
+        return self.query_logger.enabled or self.intercept.enabled or self.table_access.enabled
+
+
 class Fleet(Document, frozen=True, kw_only=True):
-    """What all nodes share. Only `health` has an effect on a node that runs alone."""
+    """What all nodes share. Only `health` and `plugins` have an effect on a node that runs alone.
+
+    `plugins` are those of all pools that say nothing of their own; what a pool says replaces them whole.
+    """
 
     v: Literal[1] = 1
     ttl_s: LeaseSpan = 6.0
@@ -276,6 +342,7 @@ class Fleet(Document, frozen=True, kw_only=True):
     allow_delete: list[DocumentName] = []
     health: Health = Health()
     bans: Bans = Bans()
+    plugins: Plugins | None = None
 
 
 # ---- [clusters.X]
@@ -365,6 +432,21 @@ class Cluster(Document, frozen=True, kw_only=True):
 SIZE_DEFAULT = 20  # server links of a pool that says nothing
 
 
+class Mirror(Document, frozen=True, kw_only=True):
+    """A server that gets a copy of a share of the traffic, as whole transactions; its answers are thrown away.
+
+    What waits for it takes `queue` at most, what does not fit is left out. Its login is that of the pool's user,
+    TLS as the cluster says. `database` unset: as on the pool's servers.
+    """
+
+    host: Host
+    port: Port = 5432
+    share: Share = 1.0
+    queue: Size = 8 << 20
+    database: SqlName | None = None
+    links: Annotated[int, Meta(ge=1, le=100)] = 2
+
+
 class PoolOptions(Document, frozen=True, kw_only=True):
     """What may be said for a pool and again for one of its users; unset means: as the pool, then the default.
 
@@ -389,6 +471,8 @@ class PoolOptions(Document, frozen=True, kw_only=True):
     prepared_statements_max: Count | None = None
     parameters: dict[ParameterName, str] | None = None
     require_tls: bool | None = None
+    plugins: Plugins | None = None
+    mirror: Mirror | None = None
 
 
 class PoolUser(PoolOptions, frozen=True, kw_only=True):
