@@ -142,6 +142,20 @@ class InvalidText(Fault):
     text = "invalid text for a sharding key"
 
 
+class UnknownParameter(Fault):
+    """A parameter that begins with `pgcat.` and that we do not have."""
+
+    sqlstate = "42704"
+    text = "unrecognized configuration parameter"
+
+
+class TransactionAborted(Fault):
+    """Something of ours was asked for in a transaction that has failed."""
+
+    sqlstate = "25P02"
+    text = "current transaction is aborted, commands ignored until end of transaction block"
+
+
 class UnknownStatement(Fault):
     """A prepared statement name that this client has not prepared."""
 

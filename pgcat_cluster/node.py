@@ -55,6 +55,7 @@ from pgcat_cluster.relay.stock import Pool
 from pgcat_cluster.session.account import Account, Backend, Source, Visitor
 from pgcat_cluster.session.control import Control
 from pgcat_cluster.session.login import LoggedIn, LoginPolicy
+from pgcat_cluster.session.wishes import for_servers
 from pgcat_cluster.telemetry.logs import Event, RepeatLimit, configure_logs, get_logger, lifecycle
 from pgcat_cluster.telemetry.taking import ConsoleVisit
 from pgcat_cluster.topology import diff as changes
@@ -777,7 +778,7 @@ class Node:
                 user=settings.login.user,
                 database=settings.server_database,
                 password=settings.login.password.reveal() if settings.login.password else account.scram_keys,
-                parameters=settings.parameters,
+                parameters=for_servers(settings.parameters),
                 timeout_s=cluster.connect_timeout_s,
                 loop=self.loop,
                 tcp=self.topology.node.tcp,

@@ -196,7 +196,7 @@ class Client(Copier):
                 flow = self._decide(desk, buffer, position + 5, text_end)
                 if flow.flags & CALLS:
                     desk.upcalls += 1
-                    if desk.control.perform(self, flow):
+                    if desk.control.perform(self, flow, octets.cut(buffer, position + 5, text_end)):
                         self.flush()
                         return stop
             self.flow = flow

@@ -47,8 +47,11 @@ class Control(Protocol):
     def analyse(self, client: Client, text: bytes, shape: bytes | None) -> Flow:
         """Decide about a statement that no flow is known for. `shape` is None for an unknown statement."""
 
-    def perform(self, client: Client, flow: Flow) -> bool:
-        """A simple Query names a prepared statement in SQL; True: it was answered here, nothing is forwarded."""
+    def perform(self, client: Client, flow: Flow, text: bytes) -> bool:
+        """A simple Query names a prepared statement in SQL, or is a command of ours.
+
+        True: it was answered here, nothing is forwarded.
+        """
 
     def align(self, client: Client, server: Server) -> None:
         """Put the client's parameters into force on the server it has just got."""

@@ -22,6 +22,7 @@ FORGETS: Final = 64  # drops prepared statements behind our back (DEALLOCATE ALL
 UNPINS: Final = 128  # may end what a client is pinned for
 WRITES: Final = 256  # has effects that a repetition would have twice
 LOADS: Final = 512  # loads a library: nothing unloads it but the end of the server link
+COMMAND: Final = 1024  # ours to answer: no server sees it
 
 # Names of prepared statements on server links. A client's own name never reaches a server under this prefix.
 SERVER_NAME_PREFIX: Final = b"_pgcat_"

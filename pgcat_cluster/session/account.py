@@ -9,12 +9,14 @@ from pgcat_cluster.relay.desk import Desk
 from pgcat_cluster.relay.server import Server
 from pgcat_cluster.relay.stock import Pool
 from pgcat_cluster.session.parameters import Parameters
+from pgcat_cluster.session.wishes import NO_WISHES, Wishes
 from pgcat_cluster.topology.model import PoolSettings, ServerKey
 from pgcat_cluster.topology.settings import OnAllBad
 from pgcat_cluster.topology.view import ClusterView
 from pgcat_cluster.wire.scram import ScramKeys
 
 GREETINGS_MAX = 1000
+_IDLE = 0x49
 
 
 class Visitor:
@@ -31,6 +33,10 @@ class Visitor:
         "protocol_minor",
         "secret",
         "startup",
+        "wished_in",
+        "wishes",
+        "wishes_at_start",
+        "wishes_now",
     )
 
     def __init__(self, account: Account, number: int, address: tuple[str, int], connected_at: float) -> None:
@@ -44,6 +50,19 @@ class Visitor:
         self.protocol_minor = 0
         self.key_pid = 0
         self.secret = b""
+        self.wishes_at_start = self.wishes = self.wishes_now = NO_WISHES
+        # In which of the client's transactions `wishes_now` holds instead of `wishes`; -1 for none.
+        self.wished_in = -1
+
+    def wishes_in_force(self, client: Client) -> Wishes:
+        """What the session wishes now, wishes of its transaction included."""
+        is_local = client.status != _IDLE and self.wished_in == client.transactions
+        return self.wishes_now if is_local else self.wishes
+
+    def wish(self, client: Client, wishes: Wishes) -> None:
+        """From now on these are in force; those that differ from `self.wishes` end with the transaction."""
+        self.wishes_now = wishes
+        self.wished_in = -1 if wishes == self.wishes else client.transactions
 
 
 class Backend:

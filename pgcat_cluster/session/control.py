@@ -32,7 +32,8 @@ from pgcat_cluster.relay.server import Server
 from pgcat_cluster.relay.shapes import render
 from pgcat_cluster.relay.stock import Pool, Target
 from pgcat_cluster.session.account import Account, Backend, Source, Visitor
-from pgcat_cluster.session.decisions import ANY_PARAMETER, UNKNOWN, flow_of, runs_code
+from pgcat_cluster.session.answers import CommandAnswer, answer, ground_of, simple_frames
+from pgcat_cluster.session.decisions import ANY_PARAMETER, COMMAND, UNKNOWN, flow_of, runs_code, sets_ours
 from pgcat_cluster.session.parameters import (
     Catalogue,
     Parameters,
@@ -43,7 +44,9 @@ from pgcat_cluster.session.parameters import (
     shuns_replicas,
     state_query,
 )
+from pgcat_cluster.session.wishes import NO_WISHES, for_servers, wishes_of
 from pgcat_cluster.sql.analysis import analyze
+from pgcat_cluster.sql.commands import is_ours
 from pgcat_cluster.topology.view import NOT_SEEN
 from pgcat_cluster.wire import messages
 
@@ -312,24 +315,38 @@ class Control:
     # -- upcalls: deciding ---------------------------------------------------------------------------------
 
     def analyse(self, client: Client, text: bytes, shape: bytes | None) -> Flow:
+        said = text.decode(errors="surrogateescape")
         if shape is None:
-            return UNKNOWN
+            # Where a backslash or a byte may mean more than it seems, nothing is taken for ours.
+            is_plain = client.has_shapes or (text.isascii() and b"\\" not in text)
+            return COMMAND if is_plain and is_ours(said) else UNKNOWN
+        desk = client.desk
+        assert desk is not None
+        words = render(shape)
+        if is_ours(words):
+            desk.flows.offer(shape, COMMAND)
+            return COMMAND
         settings = _account(client).settings
         writing = frozenset(settings.writing_functions)
-        analysis = analyze(render(shape), writing)
+        analysis = analyze(words, writing)
         if analysis.needs_text:
-            return flow_of(analyze(text.decode(errors="surrogateescape"), writing), settings.reads)
+            analysis = analyze(said, writing)
+            return COMMAND if sets_ours(analysis) else flow_of(analysis, settings.reads)
         if runs_code(analysis):
             # What code does is not known; the names it mentions are what it may have set.
             return flow_of(analysis, settings.reads, names_in(text))
         flow = flow_of(analysis, settings.reads)
-        desk = client.desk
-        assert desk is not None
         desk.flows.offer(shape, flow)
         return flow
 
-    def perform(self, client: Client, flow: Flow) -> bool:
-        """DEALLOCATE of a statement that was prepared by protocol: ours to forget, the servers' is shared."""
+    def perform(self, client: Client, flow: Flow, text: bytes) -> bool:
+        """A command of ours, or DEALLOCATE of a statement that was prepared by protocol.
+
+        That one is ours to forget, for the servers' is shared.
+        """
+        if flow.flags & marks.COMMAND:
+            self._tell(client, answer(client, text.decode(errors="surrogateescape")))
+            return True
         name = flow.detail
         if not isinstance(name, bytes) or name not in client.statements or client.status == _FAILED:
             return False
@@ -342,6 +359,14 @@ class Control:
             messages.command_complete("DEALLOCATE") + messages.ready_for_query(bytes((client.status,)))
         )
         return True
+
+    def _tell(self, client: Client, answer: CommandAnswer) -> None:
+        """Answer a command that came as a simple Query."""
+        if answer.fault is not None:
+            self._count(client, answer.fault)
+        # Any simple Query drops it.
+        client.unnamed = None
+        client.put_bytes(simple_frames(answer, client.status))
 
     def refused(self, client: Client, flow: Flow | None) -> None:
         if flow is not None and flow.flags & marks.READS:
@@ -407,18 +432,32 @@ class Control:
         """A client has logged in: tell it what it needs to know, from memory or from a server."""
         account = visitor.account
         desk = _desk(account)
-        parameters = self.catalogue.of({name.lower(): value for name, value in values.items()})
+        parameters = self.catalogue.of({name.lower(): value for name, value in for_servers(values).items()})
         visitor.startup = parameters
         client.detail = visitor
         account.clients.add(client)
         client.join(desk, parameters)
         client.shuns_replicas = shuns_replicas(parameters)
+        try:
+            self._begin_wishes(client, visitor, values)
+        except Fault as fault:
+            self._count(client, fault)
+            client.dismiss(_as_fatal(messages.error_response(fault)[5:]))
+            return
         known = account.greetings.get(parameters)
         if known is not None:
             self.welcome(client, known)
             client.flush()
         else:
             client.greet()
+
+    def _begin_wishes(self, client: Client, visitor: Visitor, values: dict[str, str]) -> None:
+        """What the pool and then the start-up packet say; raises the fault to tell."""
+        account = visitor.account
+        ground = ground_of(account)
+        wishes = wishes_of(account.settings.parameters, NO_WISHES, ground)
+        visitor.wishes_at_start = visitor.wishes = wishes_of(values, wishes, ground)
+        visitor.wish(client, visitor.wishes)
 
     def reported(self, client: Client | None, server: Server, body: bytes) -> None:
         backend = server.detail

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pgcat_cluster.relay import marks
 from pgcat_cluster.relay.flows import Flow
 from pgcat_cluster.routing.role import role_for
+from pgcat_cluster.sql.commands import PREFIX
 from pgcat_cluster.sql.statement import Analysis, Effect, TransactionVerb
 from pgcat_cluster.topology.settings import Reads
 
@@ -29,6 +30,9 @@ _UNPINS = frozenset(
 ANY_PARAMETER = ""
 
 UNKNOWN = Flow(marks.PRIMARY, marks.UNCLEAN | marks.WRITES | marks.ENDS, "not understood", (ANY_PARAMETER,))
+
+# The node itself answers; what, is found in the text at each execution.
+COMMAND = Flow(marks.PRIMARY, marks.CALLS | marks.COMMAND, "answered by the node")
 
 
 def flow_of(analysis: Analysis, reads: Reads, mentioned: tuple[str, ...] = ()) -> Flow:
@@ -81,6 +85,11 @@ def flow_of(analysis: Analysis, reads: Reads, mentioned: tuple[str, ...] = ()) -
 def runs_code(analysis: Analysis) -> bool:
     """Whether it runs code that no one has looked at. What EXECUTE runs was looked at when it was prepared."""
     return Effect.RUNS_CODE in analysis.effects and Effect.EXECUTES not in analysis.effects
+
+
+def sets_ours(analysis: Analysis) -> bool:
+    """Whether it sets a parameter of ours by another way than SET, on a server that does not know it."""
+    return any(name is not None and name.startswith(PREFIX) for name in analysis.parameters)
 
 
 def _custom(analysis: Analysis) -> tuple[str, ...]:

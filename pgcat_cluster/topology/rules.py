@@ -7,7 +7,7 @@ wrong. A rule is skipped when a field it asks for could not be read; so it asks 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from pgcat_cluster.topology import settings
+from pgcat_cluster.topology import settings, wishes
 from pgcat_cluster.topology.settings import SIZE_DEFAULT, ClientTls, Document, ServerTls, Settings
 from pgcat_cluster.topology.units import HTTPS
 
@@ -149,6 +149,21 @@ def _statements_are_looked_at(documents: Settings) -> Broken:
                 yield (*path[:-1], "mirror"), 'is not possible with mode "session"'
 
 
+def _wishes_can_be_had(pool: settings.PoolOptions) -> Broken:
+    # These are said for all clients of the pool, and stay with the node.
+    for name, value in (pool.parameters or {}).items():
+        if name.lower().startswith(wishes.PREFIX):
+            read = wishes.READERS.get(name.lower().removeprefix(wishes.PREFIX))
+            if read is None:
+                allowed = ", ".join(wishes.PREFIX + known for known in wishes.READERS)
+                yield ("parameters", name), f"is not one of {allowed}"
+                continue
+            try:
+                read(value)
+            except wishes.WrongValue as wrong:
+                yield ("parameters", name), f'"{value}" is not {wrong}'
+
+
 def _trust_has_no_verifier(user: settings.User) -> Broken:
     if user.auth == "trust" and user.verifier is not None:
         yield ("verifier",), 'is not allowed with auth "trust", which asks for no password'
@@ -240,8 +255,8 @@ RULES: Mapping[type[Document], tuple[Callable[[Any], Broken], ...]] = {
     settings.Bans: (_ban_times_are_in_order,),
     settings.Leadership: (_primary_is_named_if_static,),
     settings.Cluster: (_primary_exists, _servers_have_own_addresses, _min_healthy_can_be_met),
-    settings.Pool: (_min_sizes_fit, _parameters_are_settings),
-    settings.PoolUser: (_parameters_are_settings,),
+    settings.Pool: (_min_sizes_fit, _parameters_are_settings, _wishes_can_be_had),
+    settings.PoolUser: (_parameters_are_settings, _wishes_can_be_had),
     settings.User: (
         _trust_has_no_verifier,
         _password_can_be_checked,

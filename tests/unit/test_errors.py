@@ -20,6 +20,8 @@ TABLE = {
     "InvalidParameter": ("22023", "ERROR", False),
     "OutOfRange": ("22003", "ERROR", False),
     "InvalidText": ("22P02", "ERROR", False),
+    "UnknownParameter": ("42704", "ERROR", False),
+    "TransactionAborted": ("25P02", "ERROR", False),
     "UnknownStatement": ("26000", "ERROR", False),
     "DuplicateStatement": ("42P05", "ERROR", False),
     "TooLarge": ("54000", "FATAL", False),

@@ -1,0 +1,204 @@
+"""Answers commands that are ours: what becomes of a client's wishes, and what the client is told, in which words.
+
+A command is answered without a server: in the simple protocol by `simple_frames`, in the extended one by the
+pieces `description` (after Describe) and `execution_frames` (after Execute); what is known before a command is
+carried out are its columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from msgspec import Struct
+
+from pgcat_cluster.errors import Fault, InvalidParameter, TransactionAborted, Unsupported
+from pgcat_cluster.relay import marks
+from pgcat_cluster.relay.client import Client
+from pgcat_cluster.session.account import Account, Visitor
+from pgcat_cluster.session.parameters import Parameters
+from pgcat_cluster.session.wishes import (
+    WAIT_FOR,
+    Ground,
+    Wishes,
+    carried,
+    check_known,
+    check_settable,
+    with_wish,
+)
+from pgcat_cluster.sql.commands import PREFIX, Command, Verb, recognise
+from pgcat_cluster.wire import messages
+
+_FAILED = 0x45
+_IDLE = 0x49
+_TEXT_OID = 25
+
+UNSET: Final = "unset"
+_ROLES = {marks.PRIMARY: "primary", marks.REPLICA: "replica"}
+
+
+class Warned(Struct, frozen=True, kw_only=True):
+    """Something a client is told beside its answer."""
+
+    sqlstate: str
+    text: str
+
+
+class CommandAnswer(Struct, frozen=True, kw_only=True):
+    """What a command is answered with: rows of text under columns and a tag, or a fault alone."""
+
+    tag: str = ""
+    columns: tuple[str, ...] = ()
+    rows: tuple[tuple[str, ...], ...] = ()
+    warned: Warned | None = None
+    fault: Fault | None = None
+
+
+def columns_of(command: Command) -> tuple[str, ...]:
+    """What columns the answer to a command has; a command that only sets something has none."""
+    if command.verb is Verb.SHOW:
+        return (PREFIX + command.name if command.is_parameter else command.name.replace("_", " "),)
+    return ()
+
+
+def simple_frames(answer: CommandAnswer, status: int) -> bytes:
+    """The whole answer to a simple Query; `status` is that of the client's transaction."""
+    columns = description(answer.columns) if answer.columns and answer.fault is None else b""
+    return columns + execution_frames(answer) + messages.ready_for_query(bytes((status,)))
+
+
+def description(columns: Sequence[str], formats: Sequence[int] = ()) -> bytes:
+    """RowDescription, or NoData. All columns are text, whose binary form is the same."""
+    if not columns:
+        return messages.no_data()
+    form = [formats[0]] * len(columns) if len(formats) == 1 else formats
+    return messages.row_description([(column, _TEXT_OID, -1) for column in columns], form)
+
+
+def execution_frames(answer: CommandAnswer) -> bytes:
+    """What follows Execute: the rows and the tag, or an ErrorResponse."""
+    if answer.fault is not None:
+        return messages.error_response(answer.fault)
+    parts = []
+    if answer.warned is not None:
+        parts.append(messages.notice("WARNING", answer.warned.sqlstate, answer.warned.text))
+    parts += [
+        messages.data_row([value.encode(errors="surrogateescape") for value in row]) for row in answer.rows
+    ]
+    return b"".join([*parts, messages.command_complete(answer.tag)])
+
+
+def answer(client: Client, text: str) -> CommandAnswer:
+    """Carry out what a statement string of ours says."""
+    try:
+        if client.status == _FAILED:
+            raise TransactionAborted()
+        command = recognise(text)
+        if command is None:
+            raise Unsupported(
+                f"parameters named {PREFIX}* can only be set by SET",
+                detail="They are known here, and not on the server that runs the function.",
+            )
+        if command.verb is Verb.SHOW:
+            return _show(client, command)
+        return _set(client, command)
+    except Fault as fault:
+        return CommandAnswer(fault=fault)
+
+
+def _show(client: Client, command: Command) -> CommandAnswer:
+    check_known(command.name)
+    visitor = _visitor(client)
+    wishes = visitor.wishes_in_force(client)
+    name = command.name
+    if name == "shard":
+        value = UNSET if wishes.shard is None else str(wishes.shard)
+    elif name == "sharding_key":
+        value = UNSET if wishes.key is None else wishes.key
+    elif name == "server_role":
+        value = wishes.role if command.is_parameter else _role_shown(client, wishes)
+    elif name == "primary_reads":
+        reads = _reads_by_default(visitor.account) if wishes.reads is None else wishes.reads
+        value = "on" if reads else "off"
+    else:
+        raise _not_here(name)
+    return CommandAnswer(
+        tag="SHOW" if command.is_parameter else "SELECT 1", columns=columns_of(command), rows=((value,),)
+    )
+
+
+def _set(client: Client, command: Command) -> CommandAnswer:
+    check_settable(command.name)
+    if command.name == WAIT_FOR:
+        raise _not_here(WAIT_FOR)
+    if command.name == "sharding_key" and command.value is not None:
+        _check_key_is_plain(client, command)
+    visitor = _visitor(client)
+    in_force = with_wish(
+        visitor.wishes_in_force(client),
+        command.name,
+        command.value,
+        default=visitor.wishes_at_start,
+        ground=ground_of(visitor.account),
+    )
+    tag = command.verb.name if command.is_parameter else f"SET {command.name.replace('_', ' ').upper()}"
+    if not command.is_local:
+        visitor.wishes = carried(command.name, in_force, visitor.wishes)
+    elif client.status == _IDLE:
+        text = "SET LOCAL can only be used in transaction blocks"
+        return CommandAnswer(tag=tag, warned=Warned(sqlstate="25P01", text=text))
+    visitor.wish(client, in_force)
+    return CommandAnswer(tag=tag)
+
+
+def _check_key_is_plain(client: Client, command: Command) -> None:
+    """A key is written so that there is no doubt which one the servers would see."""
+    value = command.value or ""
+    if not command.is_quoted and not value.lstrip("+-")[:1].isdigit():
+        raise InvalidParameter(
+            f"sharding key {value} must stand in quotes", hint=f"Say '{value}', if that is the key."
+        )
+    parameters = client.parameters
+    assert isinstance(parameters, Parameters)
+    encoding = parameters.values.get("client_encoding", "utf8").lower()
+    if not value.isascii() and encoding not in ("utf8", "utf-8", "unicode"):
+        raise Unsupported(
+            "a sharding key of other characters than ASCII needs the client encoding UTF8",
+            detail=f"The client encoding is {encoding}.",
+        )
+
+
+def ground_of(account: Account) -> Ground:
+    """What wishes of a pool's clients are judged by."""
+    desk = account.desk
+    assert desk is not None
+    return Ground(shards=1, shard_of=_only_shard, draw=desk.draw)
+
+
+def _only_shard(key: str) -> int:
+    try:
+        int(key)
+    except ValueError:
+        raise InvalidParameter(f'invalid input syntax for type bigint: "{key}"') from None
+    return 0
+
+
+def _role_shown(client: Client, wishes: Wishes) -> str:
+    """The role that was set; without one, that of the last statement, as PgCat has it."""
+    if wishes.role != "auto" or client.flow is None:
+        return wishes.role
+    return _ROLES[client.role]
+
+
+def _reads_by_default(account: Account) -> bool:
+    return account.settings.reads_on_primary == "always" or account.settings.reads == "primary"
+
+
+def _not_here(name: str) -> Unsupported:
+    return Unsupported(f'parameter "{PREFIX}{name}" means nothing for this pool')
+
+
+def _visitor(client: Client) -> Visitor:
+    visitor = client.detail
+    assert isinstance(visitor, Visitor)
+    return visitor
