@@ -7,9 +7,7 @@ may be a read. The cost is precision, not safety: some reads stay on the primary
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import sqlglot
 from sqlglot import errors, expressions
@@ -17,39 +15,7 @@ from sqlglot import errors, expressions
 from .findings import NOT_PARSED, Findings, unknown
 from .functions import SET_CONFIG
 from .statement import Analysis, Effect, TransactionVerb
-
-# Atomic groups: possessive quantifiers of groups give wrong answers before Python 3.11.5 (gh-106052).
-_LETTER = r"A-Za-z_\x80-\U0010ffff"
-_TOKEN = re.compile(
-    rf"""
-    (?P<blank>   [ \t\n\r\f\v]+ | --[^\n\r]* )
-  | (?P<comment> /\* )
-  | (?P<escape>  [uU]&['"] )
-  | (?P<string>  [eE]'(?>(?:[^'\\]|\\.|'')*)' | [bBxXnN]?'(?>(?:[^']|'')*)' )
-  | (?P<quoted>  "(?>(?:[^"]|"")+)" )
-  | (?P<dollar>  \$(?P<tag>(?:[{_LETTER}][{_LETTER}0-9]*)?)\$.*?\$(?P=tag)\$ )
-  | (?P<value>   \$\d+ | \d[{_LETTER}0-9.]* )
-  | (?P<word>    [{_LETTER}][{_LETTER}0-9$]* )
-  | (?P<mark>    . )
-    """,
-    re.VERBOSE | re.DOTALL,
-)
-_COMMENT_EDGE = re.compile(r"/\*|\*/")
-
-
-class _NotUnderstood(Exception):
-    """The text is not worth a guess."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Token:
-    """A piece of a statement that is no blank. `name` is folded by PostgreSQL's rule; empty if it is none."""
-
-    text: str
-    name: str = ""
-    is_string: bool = False
-    is_value: bool = False
-    is_keyword: bool = False
+from .tokens import NotUnderstood, Token, cut
 
 
 def analyze(text: str, writing_functions: frozenset[str]) -> Analysis:
@@ -60,7 +26,7 @@ def analyze(text: str, writing_functions: frozenset[str]) -> Analysis:
         for statement in _statements(text):
             count += 1
             _judge(statement, findings)
-    except _NotUnderstood:
+    except NotUnderstood:
         return unknown(NOT_PARSED)
     return findings.conclude(count)
 
@@ -68,9 +34,9 @@ def analyze(text: str, writing_functions: frozenset[str]) -> Analysis:
 # --- cutting
 
 
-def _statements(text: str) -> Iterator[list[_Token]]:
-    statement: list[_Token] = []
-    for token in _tokens(text):
+def _statements(text: str) -> Iterator[list[Token]]:
+    statement: list[Token] = []
+    for token in cut(text):
         if token.text != ";":
             statement.append(token)
         elif statement:
@@ -80,49 +46,10 @@ def _statements(text: str) -> Iterator[list[_Token]]:
         yield statement
 
 
-def _tokens(text: str) -> Iterator[_Token]:
-    position = 0
-    while match := _TOKEN.match(text, position):
-        position = match.end()
-        piece = match.group()
-        match match.lastgroup:
-            case "blank":
-                pass
-            case "comment":
-                position = _end_of_comment(text, position)
-            case "word":
-                if piece.lower() == "atomic":  # the body of a function: its semicolons end no statement
-                    raise _NotUnderstood
-                yield _Token(piece, name=piece.lower(), is_keyword=True)
-            case "quoted":
-                yield _Token(piece, name=piece[1:-1].replace('""', '"'))
-            case "string":
-                yield _Token(piece, is_string=True)
-            case "value":
-                yield _Token(piece, is_value=True)
-            case "escape":  # may spell any name
-                raise _NotUnderstood
-            case "mark" if piece in "'\"$\\{}?\0":  # unterminated, or nothing that PostgreSQL knows
-                raise _NotUnderstood
-            case _:
-                yield _Token(piece)
-
-
-def _end_of_comment(text: str, position: int) -> int:
-    depth = 1
-    while depth:
-        edge = _COMMENT_EDGE.search(text, position)
-        if edge is None:
-            raise _NotUnderstood
-        depth += 1 if edge.group() == "/*" else -1
-        position = edge.end()
-    return position
-
-
 # --- judging
 
 
-def _judge(tokens: list[_Token], findings: Findings) -> None:
+def _judge(tokens: list[Token], findings: Findings) -> None:
     words = [token.name if token.is_keyword else "" for token in tokens]
     first = words[0]
     if first in _QUERIES or tokens[0].text == "(":
@@ -138,7 +65,7 @@ def _judge(tokens: list[_Token], findings: Findings) -> None:
         findings.refuse(reason, *effects)
         _details(tokens, words, findings)
     else:
-        raise _NotUnderstood
+        raise NotUnderstood
     _calls(tokens, findings)
 
 
@@ -162,7 +89,7 @@ _REFUSED_NODES = (
 _WRITING_WORDS = ("insert", "update", "delete", "merge")
 
 
-def _query(tokens: list[_Token], words: list[str], findings: Findings) -> None:
+def _query(tokens: list[Token], words: list[str], findings: Findings) -> None:
     for word in _WRITING_WORDS:
         # FOR UPDATE and a column named `update` are taken for writes too: no read is worth the risk.
         if word in words:
@@ -181,16 +108,16 @@ def _query(tokens: list[_Token], words: list[str], findings: Findings) -> None:
         _require_query(tokens)
 
 
-def _require_query(tokens: list[_Token]) -> None:
+def _require_query(tokens: list[Token]) -> None:
     try:
         roots = sqlglot.parse(_joined(tokens), read="postgres")
     except (errors.SqlglotError, RecursionError) as fault:
-        raise _NotUnderstood from fault
+        raise NotUnderstood from fault
     if len(roots) != 1 or not isinstance(roots[0], _READING_ROOTS) or roots[0].find(*_REFUSED_NODES):
-        raise _NotUnderstood
+        raise NotUnderstood
 
 
-def _joined(tokens: list[_Token]) -> str:
+def _joined(tokens: list[Token]) -> str:
     # sqlglot takes two parameters without a blank between them for a dollar quote, so all but operators
     # stands between blanks.
     pieces: list[str] = []
@@ -231,7 +158,7 @@ def _transaction(words: list[str], findings: Findings) -> None:
 _NAMES_OF_SET = {"time": "timezone", "names": "client_encoding", "schema": "search_path", "xml": "xmloption"}
 
 
-def _set(tokens: list[_Token], words: list[str], findings: Findings) -> None:
+def _set(tokens: list[Token], words: list[str], findings: Findings) -> None:
     match words[1:]:
         case ["constraints", *_]:
             findings.refuse("sets constraints")
@@ -254,7 +181,7 @@ def _set(tokens: list[_Token], words: list[str], findings: Findings) -> None:
     findings.refuse("sets a parameter", Effect.SETS_LOCAL if is_local else Effect.SETS_PARAMETER)
 
 
-def _name_at(tokens: list[_Token], at: int) -> str | None:
+def _name_at(tokens: list[Token], at: int) -> str | None:
     """A name, dots included; None where there is none."""
     if at >= len(tokens) or not tokens[at].name:
         return None
@@ -301,7 +228,7 @@ _PLAIN: dict[str, tuple[str, tuple[Effect, ...]]] = {
 _DISCARDED = {"temp": "temp", "temporary": "temp", "plans": "plans", "sequences": "sequences"}
 
 
-def _details(tokens: list[_Token], words: list[str], findings: Findings) -> None:
+def _details(tokens: list[Token], words: list[str], findings: Findings) -> None:
     """What a keyword's statement says beyond the keyword."""
     match words[0]:
         case "create":
@@ -332,7 +259,7 @@ def _details(tokens: list[_Token], words: list[str], findings: Findings) -> None
             pass
 
 
-def _parameter_named(tokens: list[_Token], words: list[str]) -> str:
+def _parameter_named(tokens: list[Token], words: list[str]) -> str:
     match words[1:]:
         case ["time", "zone"]:
             return "timezone"
@@ -343,11 +270,11 @@ def _parameter_named(tokens: list[_Token], words: list[str]) -> str:
         case _:
             name = _name_at(tokens, 1)
             if name is None:
-                raise _NotUnderstood
+                raise NotUnderstood
             return name
 
 
-def _calls(tokens: list[_Token], findings: Findings) -> None:
+def _calls(tokens: list[Token], findings: Findings) -> None:
     for at, token in enumerate(tokens[:-1]):
         if not token.name or tokens[at + 1].text != "(":
             continue
@@ -369,7 +296,7 @@ def _calls(tokens: list[_Token], findings: Findings) -> None:
             findings.effects.add(Effect.TEMPORARY)
 
 
-def _qualified(tokens: list[_Token], at: int) -> str:
+def _qualified(tokens: list[Token], at: int) -> str:
     if at >= 2 and tokens[at - 1].text == "." and tokens[at - 2].name:
         return f"{tokens[at - 2].name}.{tokens[at].name}"
     return tokens[at].name
