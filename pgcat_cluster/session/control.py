@@ -29,24 +29,20 @@ from pgcat_cluster.relay.client import Client
 from pgcat_cluster.relay.desk import Desk
 from pgcat_cluster.relay.flows import Flow
 from pgcat_cluster.relay.server import Server
-from pgcat_cluster.relay.shapes import render
 from pgcat_cluster.relay.stock import Pool, Target
 from pgcat_cluster.session.account import Account, Backend, Source, Visitor
 from pgcat_cluster.session.answers import CommandAnswer, answer, ground_of, simple_frames
-from pgcat_cluster.session.decisions import ANY_PARAMETER, COMMAND, UNKNOWN, flow_of, runs_code, sets_ours
+from pgcat_cluster.session.decisions import ANY_PARAMETER, decide
 from pgcat_cluster.session.parameters import (
     Catalogue,
     Parameters,
     align_query,
     has_shapes,
-    names_in,
     read_state,
     shuns_replicas,
     state_query,
 )
 from pgcat_cluster.session.wishes import NO_WISHES, for_servers, wishes_of
-from pgcat_cluster.sql.analysis import analyze
-from pgcat_cluster.sql.commands import is_ours
 from pgcat_cluster.topology.view import NOT_SEEN
 from pgcat_cluster.wire import messages
 
@@ -315,29 +311,12 @@ class Control:
     # -- upcalls: deciding ---------------------------------------------------------------------------------
 
     def analyse(self, client: Client, text: bytes, shape: bytes | None) -> Flow:
-        said = text.decode(errors="surrogateescape")
-        if shape is None:
-            # Where a backslash or a byte may mean more than it seems, nothing is taken for ours.
-            is_plain = client.has_shapes or (text.isascii() and b"\\" not in text)
-            return COMMAND if is_plain and is_ours(said) else UNKNOWN
-        desk = client.desk
-        assert desk is not None
-        words = render(shape)
-        if is_ours(words):
-            desk.flows.offer(shape, COMMAND)
-            return COMMAND
-        settings = _account(client).settings
-        writing = frozenset(settings.writing_functions)
-        analysis = analyze(words, writing)
-        if analysis.needs_text:
-            analysis = analyze(said, writing)
-            return COMMAND if sets_ours(analysis) else flow_of(analysis, settings.reads)
-        if runs_code(analysis):
-            # What code does is not known; the names it mentions are what it may have set.
-            return flow_of(analysis, settings.reads, names_in(text))
-        flow = flow_of(analysis, settings.reads)
-        desk.flows.offer(shape, flow)
-        return flow
+        decision = decide(text, shape, _account(client).settings, has_shapes=client.has_shapes)
+        if decision.is_lasting and shape is not None:
+            desk = client.desk
+            assert desk is not None
+            desk.flows.offer(shape, decision.flow)
+        return decision.flow
 
     def perform(self, client: Client, flow: Flow, text: bytes) -> bool:
         """A command of ours, or DEALLOCATE of a statement that was prepared by protocol.

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from msgspec import Struct
+
 from pgcat_cluster.relay import marks
 from pgcat_cluster.relay.flows import Flow
+from pgcat_cluster.relay.shapes import render
 from pgcat_cluster.routing.role import role_for
-from pgcat_cluster.sql.commands import PREFIX
+from pgcat_cluster.session.parameters import names_in
+from pgcat_cluster.sql.analysis import analyze
+from pgcat_cluster.sql.commands import PREFIX, is_ours
 from pgcat_cluster.sql.statement import Analysis, Effect, TransactionVerb
+from pgcat_cluster.topology.model import PoolSettings
 from pgcat_cluster.topology.settings import Reads
 
 _LEAVES = frozenset(
@@ -33,6 +39,40 @@ UNKNOWN = Flow(marks.PRIMARY, marks.UNCLEAN | marks.WRITES | marks.ENDS, "not un
 
 # The node itself answers; what, is found in the text at each execution.
 COMMAND = Flow(marks.PRIMARY, marks.CALLS | marks.COMMAND, "answered by the node")
+
+
+class Decision(Struct, frozen=True, kw_only=True):
+    """What was decided about one statement string.
+
+    `is_lasting`: the flow holds for every statement of the shape. `needs_constants`: it was found by the text's own
+    constants, and is found anew each time.
+    """
+
+    flow: Flow
+    is_lasting: bool = False
+    needs_constants: bool = False
+
+
+def decide(text: bytes, shape: bytes | None, settings: PoolSettings, *, has_shapes: bool = True) -> Decision:
+    """Decide about a statement string by its shape; by its text alone where the shape does not tell."""
+    said = text.decode(errors="surrogateescape")
+    if shape is None:
+        # Where a backslash or a byte may mean more than it seems, nothing is taken for ours.
+        is_plain = has_shapes or (text.isascii() and b"\\" not in text)
+        return Decision(flow=COMMAND if is_plain and is_ours(said) else UNKNOWN)
+    words = render(shape)
+    if is_ours(words):
+        return Decision(flow=COMMAND, is_lasting=True)
+    writing = frozenset(settings.writing_functions)
+    analysis = analyze(words, writing)
+    if analysis.needs_text:
+        analysis = analyze(said, writing)
+        flow = COMMAND if _sets_ours(analysis) else flow_of(analysis, settings.reads)
+        return Decision(flow=flow, needs_constants=True)
+    if runs_code(analysis):
+        # What code does is not known; the names it mentions are what it may have set.
+        return Decision(flow=flow_of(analysis, settings.reads, names_in(text)), needs_constants=True)
+    return Decision(flow=flow_of(analysis, settings.reads), is_lasting=True)
 
 
 def flow_of(analysis: Analysis, reads: Reads, mentioned: tuple[str, ...] = ()) -> Flow:
@@ -87,7 +127,7 @@ def runs_code(analysis: Analysis) -> bool:
     return Effect.RUNS_CODE in analysis.effects and Effect.EXECUTES not in analysis.effects
 
 
-def sets_ours(analysis: Analysis) -> bool:
+def _sets_ours(analysis: Analysis) -> bool:
     """Whether it sets a parameter of ours by another way than SET, on a server that does not know it."""
     return any(name is not None and name.startswith(PREFIX) for name in analysis.parameters)
 
