@@ -42,8 +42,7 @@ Texts = Mapping[str, bytes]
 
 # Tables of a file whose entries are documents of their own, in the order in which they are put: what is
 # referred to comes before what refers to it.
-_TABLES = ("clusters", "users", "pools")
-_LATER = {"shardmaps": "shards-1"}
+_TABLES = ("clusters", "users", "shardmaps", "pools")
 _VERSION = 1
 _OPERATIONS_MAX = 100  # of etcd's 128 for one transaction
 _PART_BYTES_MAX = 1 << 20  # of etcd's 1.5 MiB
@@ -228,8 +227,6 @@ def _misplaced(name: str) -> Problem | None:
     table, slash, label = name.partition("/")
     if name == "fleet":
         return None
-    if table in _LATER:
-        return Problem("", needs(_LATER[table]))
     if not slash or table not in _TABLES:
         kinds = ("fleet", *(f"{table}/" for table in _TABLES))
         near = nearest(table, kinds)
@@ -287,8 +284,6 @@ def documents_of(tree: Mapping[str, Any]) -> dict[str, bytes]:
 
 
 def _unknown_table(table: str) -> str:
-    if table in _LATER:
-        return needs(_LATER[table])
     tables = ("fleet", *_TABLES)
     near = nearest(table, tables)
     hint = f"did you mean `{near}`?" if near else "there are: " + ", ".join(tables)
@@ -426,9 +421,11 @@ def _order(name: str) -> tuple[int, str]:
 def losses(before: Settings, after: Settings) -> dict[str, str]:
     """What is taken away in such a number that somebody must have meant it: by name of the document.
 
-    A pool; more than half of a cluster's servers; more than a fifth of all servers, and at least three.
+    A pool or a shard map; more than half of a cluster's servers; more than a fifth of all servers, and at least three.
     """
     lost = {f"pools/{name}": "is removed" for name in before.pools if name not in after.pools}
+    maps = (name for name in before.shardmaps if name not in after.shardmaps)
+    lost |= {f"shardmaps/{name}": "is removed" for name in maps}
     gone: dict[str, int] = {}
     for name, cluster in before.clusters.items():
         kept = after.clusters[name].servers if name in after.clusters else {}

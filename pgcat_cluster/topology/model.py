@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from msgspec import Struct, structs
 
@@ -12,13 +12,16 @@ from pgcat_cluster.topology.settings import (
     SIZE_DEFAULT,
     AuthMethod,
     Balancing,
+    DefaultRole,
     Fleet,
     Leadership,
     Mirror,
     Node,
+    Otherwise,
     Plugins,
     PoolMode,
     PoolOptions,
+    PoolSharding,
     PoolUser,
     Read,
     Reads,
@@ -28,7 +31,9 @@ from pgcat_cluster.topology.settings import (
 )
 from pgcat_cluster.topology.settings import Cluster as ClusterDocument
 from pgcat_cluster.topology.settings import Pool as PoolDocument
+from pgcat_cluster.topology.settings import ShardMap as ShardMapDocument
 from pgcat_cluster.topology.settings import User as UserDocument
+from pgcat_cluster.topology.sharding_keys import Key, KeyType, compared_table, least, read_key
 from pgcat_cluster.topology.units import Address
 
 _Key = TypeVar("_Key")
@@ -102,12 +107,44 @@ class User(Value, frozen=True, kw_only=True):
     server: Credentials
 
 
+class ShardMap(Value, frozen=True, kw_only=True):
+    """Which keys lie on which shard. Keys are those of `sharding_keys`; two maps are equal if they map equally.
+
+    `values` are those of a list. `bounds` are those of ranges: in their order, each key from which on another shard
+    begins, or -1 where none does.
+    """
+
+    name: str
+    kind: Literal["hash", "sha1", "modulo", "list", "range"]
+    key_type: KeyType
+    shards: int
+    values: Mapping[Key, int] = MappingProxyType({})
+    bounds: tuple[tuple[Key, int], ...] = ()
+
+
+class Sharding(Value, frozen=True, kw_only=True):
+    """How the shard of a statement is told. Names of tables and columns are in lower case; `key` may be empty."""
+
+    map: ShardMap
+    key: str = ""
+    tables: Mapping[str, str] = MappingProxyType({})
+    reference: frozenset[str] = frozenset()
+    otherwise: Otherwise = "refuse"
+    default_shard: int | Literal["random"] = 0
+    comments: bool = True
+    sticky_comments: bool = False
+    shard_id_regex: str = ""
+    sharding_key_regex: str = ""
+    regex_search_limit_bytes: int = 1000
+
+
 class PoolSettings(Value, frozen=True, kw_only=True):
     """One pool of one user; limits of 0 are off. The defaults are those of the documents."""
 
     key: PoolKey
     cluster: str
     server_database: str
+    sharding: Sharding | None = None
     login: Credentials
     mode: PoolMode = "transaction"
     size: int = SIZE_DEFAULT
@@ -120,6 +157,7 @@ class PoolSettings(Value, frozen=True, kw_only=True):
     query_timeout_s: float = 0.0
     idle_session_timeout_s: float = 0.0
     transaction_timeout_s: float = 0.0
+    default_role: DefaultRole = "auto"
     reads: Reads = "replicas"
     reads_on_primary: ReadsOnPrimary = "when_no_replica"
     balancing: Balancing = "random"
@@ -139,6 +177,7 @@ class Topology(Value, frozen=True, kw_only=True):
     clusters: Mapping[str, Cluster]
     users: Mapping[str, User]
     pools: Mapping[PoolKey, PoolSettings]
+    shardmaps: Mapping[str, ShardMap] = MappingProxyType({})
 
     def server(self, key: ServerKey) -> Server | None:
         """The server of this key, unless it left or moved."""
@@ -174,9 +213,18 @@ class _Builder:
     def topology(self, source: str) -> Topology:
         settings = self._settings
         users = {label: self._user(label, document) for label, document in settings.users.items()}
+        maps = {name: _shard_map(name, document) for name, document in settings.shardmaps.items()}
         pools = [
-            _pool(document.database or label, document, document.users[user], users[user], settings.fleet)
+            _pool(
+                document.database or label,
+                document,
+                document.users[user],
+                users[user],
+                settings.fleet,
+                sharding,
+            )
             for label, document in settings.pools.items()
+            for sharding in (_sharding(document, settings.shardmaps, maps),)
             for user in document.users
         ]
         topology = Topology(
@@ -185,6 +233,7 @@ class _Builder:
             clusters=_table({name: self._cluster(name, one) for name, one in settings.clusters.items()}),
             users=_table({user.name: user for user in users.values()}),
             pools=_table({pool.key: pool for pool in pools}),
+            shardmaps=_table(maps),
         )
         if self._problems:
             raise InvalidSettings(source, self._problems)
@@ -247,11 +296,69 @@ class _Builder:
         )
 
 
-def _pool(database: str, document: PoolDocument, said: PoolUser, user: User, fleet: Fleet) -> PoolSettings:
+def _shard_map(name: str, document: ShardMapDocument) -> ShardMap:
+    key_type = document.key.type
+    return ShardMap(
+        name=name,
+        kind="hash" if document.kind == "pg_bigint_hash" else document.kind,
+        key_type=key_type,
+        shards=document.shards,
+        values=_table({read_key(key_type, said): shard for said, shard in document.values.items()}),
+        bounds=_bounds(document),
+    )
+
+
+def _bounds(document: ShardMapDocument) -> tuple[tuple[Key, int], ...]:
+    """Where ranges begin, and where they end unless another begins there."""
+    key_type = document.key.type
+    begins: dict[Key, int] = {}
+    ends: dict[Key, int] = {}
+    for one in document.ranges.values():
+        begins[least(key_type) if one.start is None else read_key(key_type, one.start)] = one.shard
+        if one.stop is not None:
+            ends[read_key(key_type, one.stop)] = -1
+    return tuple(sorted((ends | begins).items()))
+
+
+def _sharding(
+    document: PoolDocument, documents: Mapping[str, ShardMapDocument], maps: Mapping[str, ShardMap]
+) -> Sharding | None:
+    if document.shards is None:
+        return None
+    said = document.sharding or PoolSharding()
+    name, key = document.shards.map, said.key
+    if key is None:
+        key = name and documents[name].key.column
+    return Sharding(
+        map=ShardMap(name="", kind="hash", key_type="bigint", shards=len(document.shards.clusters))
+        if name is None
+        else maps[name],
+        key=(key or "").lower(),
+        tables=_table({compared_table(table): one.key.lower() for table, one in said.tables.items()}),
+        reference=frozenset(compared_table(table) for table in said.reference),
+        otherwise=said.otherwise,
+        default_shard=said.default_shard,
+        comments=said.comments,
+        sticky_comments=said.sticky_comments,
+        shard_id_regex=said.shard_id_regex or "",
+        sharding_key_regex=said.sharding_key_regex or "",
+        regex_search_limit_bytes=said.regex_search_limit,
+    )
+
+
+def _pool(
+    database: str,
+    document: PoolDocument,
+    said: PoolUser,
+    user: User,
+    fleet: Fleet,
+    sharding: Sharding | None,
+) -> PoolSettings:
     pool = PoolSettings(
         key=PoolKey(database, user.name),
-        cluster=document.cluster,
+        cluster=document.shards.clusters["0"] if document.shards else document.cluster or "",
         server_database=document.server_database or database,
+        sharding=sharding,
         login=user.server,
         plugins=fleet.plugins,
     )

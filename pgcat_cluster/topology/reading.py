@@ -7,12 +7,12 @@ import tomllib
 from codecs import BOM_UTF8
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from difflib import get_close_matches
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from msgspec import NODEFAULT, Struct, inspect
 
 from pgcat_cluster.topology import rules
-from pgcat_cluster.topology.settings import Cluster, Document, Fleet, Local, Pool, Settings, User
+from pgcat_cluster.topology.settings import Cluster, Document, Fleet, Local, Pool, Settings, ShardMap, User
 from pgcat_cluster.topology.units import Notation
 
 Path = tuple[str, ...]
@@ -78,6 +78,7 @@ def read(tree: Mapping[str, object], source: str) -> Settings:
     # What references may name: taken from the tree, so that a document with problems still exists.
     known: Mapping[str, Collection[str]] = {
         "cluster": _table_of(tree, "clusters"),
+        "shard map": _table_of(tree, "shardmaps"),
         "user": _table_of(tree, "users"),
         "user name": [
             str(document.get("user", label)) if isinstance(document, dict) else label
@@ -127,7 +128,7 @@ class Library:
         """
         known = names_of(documents)
         problems: list[Problem] = []
-        tables: dict[str, Any] = {"fleet": Fleet(), "clusters": {}, "pools": {}, "users": {}}
+        tables: dict[str, Any] = {"fleet": Fleet(), "clusters": {}, "pools": {}, "shardmaps": {}, "users": {}}
         for path, (mark, tree) in documents.items():
             document, found = self.learn(path, mark, tree, known)
             problems += found
@@ -163,13 +164,19 @@ class Library:
 
 def names_of(paths: Iterable[Path]) -> Mapping[str, Collection[str]]:
     """What documents at these paths may refer to."""
-    tables = {"cluster": "clusters", "user": "users"}
+    tables = {"cluster": "clusters", "shard map": "shardmaps", "user": "users"}
     return {
         noun: dict.fromkeys(path[1] for path in paths if path[0] == table) for noun, table in tables.items()
     }
 
 
-_CLASSES: Mapping[str, type[Document]] = {"fleet": Fleet, "clusters": Cluster, "pools": Pool, "users": User}
+_CLASSES: Mapping[str, type[Document]] = {
+    "fleet": Fleet,
+    "clusters": Cluster,
+    "pools": Pool,
+    "shardmaps": ShardMap,
+    "users": User,
+}
 
 
 def _read(
@@ -293,6 +300,11 @@ class _Partial:
             raise _Unread(name)
         return self._values[name]
 
+    def _unread(self, *_: object) -> NoReturn:
+        raise _Unread
+
+    __hash__ = __lt__ = __le__ = __gt__ = __ge__ = _unread
+
 
 _UNREAD = _Partial({})
 
@@ -325,8 +337,8 @@ class _Reader:
             case inspect.Metadata():
                 return self.read(kind.type, raw, path, kind.extra or {})
             case inspect.UnionType():
-                # Only "T or unset" exists, and a document has no way to write unset but leaving it out.
-                return self.read(_said(kind), raw, path)
+                # A document has no way to write unset but leaving it out.
+                return self.read(_meant(kind, raw), raw, path, extra)
             case inspect.LiteralType():
                 return self._choice(kind, raw, path, extra)
         if "notation" in extra:
@@ -360,7 +372,7 @@ class _Reader:
             return self._refuse(path, f"{_shown(raw)} {extra['refused'][raw]}; allowed: {_choices(kind)}")
         words = [value for value in kind.values if isinstance(value, str)]
         hint = nearest(raw.lower(), words) if isinstance(raw, str) else None
-        return self._not_allowed(path, raw, _choices(kind), hint)
+        return self._not_allowed(path, raw, extra.get("allowed") or _choices(kind), hint)
 
     def _notation(self, kind: inspect.Type, notation: Notation, raw: object, path: Path) -> object:
         if isinstance(raw, str):
@@ -420,7 +432,8 @@ class _Reader:
                 self._refuse((*path, key), f"unknown key `{key}`; {hint}")
         for key, field in fields.items():
             if key not in raw:
-                values[field.name] = self._unsaid(field, (*path, key))
+                is_replaced = cls.instead.get(key) in raw
+                values[field.name] = None if is_replaced else self._unsaid(field, (*path, key))
         is_whole = all(value is not _UNREAD for value in values.values())
         document: Document | _Partial = cls(**values) if is_whole else _Partial(values)
         self.judge(cls, document, path)
@@ -451,11 +464,20 @@ def _table_of(tree: Mapping[str, object], name: str) -> dict[str, object]:
     return table if isinstance(table, dict) else {}
 
 
-def _said(kind: inspect.UnionType) -> inspect.Type:
-    return next(one for one in kind.types if not isinstance(one, inspect.NoneType))
+def said(kind: inspect.UnionType) -> list[inspect.Type]:
+    """What a field may be, beside unset."""
+    return [one for one in kind.types if not isinstance(one, inspect.NoneType)]
+
+
+def _meant(kind: inspect.UnionType, raw: object) -> inspect.Type:
+    """Of a whole number or a text, whichever `raw` is."""
+    *others, last = said(kind)
+    return others[0] if others and isinstance(raw, int) else last
 
 
 def _refers(kind: inspect.Type) -> bool:
+    if isinstance(kind, inspect.UnionType):
+        return any(_refers(one) for one in kind.types)
     return isinstance(kind, inspect.Metadata) and "refers" in (kind.extra or {})
 
 

@@ -4,14 +4,13 @@ Each rule is a function of one document that yields what is broken: the path bel
 wrong. A rule is skipped when a field it asks for could not be read; so it asks for no more than it needs.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from pgcat_cluster.topology import settings, wishes
+from pgcat_cluster.topology import settings, sharding_rules, wishes
 from pgcat_cluster.topology.settings import SIZE_DEFAULT, ClientTls, Document, ServerTls, Settings
+from pgcat_cluster.topology.sharding_rules import Broken
 from pgcat_cluster.topology.units import HTTPS
-
-Broken = Iterator[tuple[tuple[str, ...], str]]
 
 # Database names of the admin consoles.
 CONSOLES = ("pgcat", "pgbouncer")
@@ -239,7 +238,7 @@ def _store_says_all_of_a_pair(store: settings.Store) -> Broken:
         )
 
 
-RULES: Mapping[type[Document], tuple[Callable[[Any], Broken], ...]] = {
+_RULES: Mapping[type[Document], tuple[Callable[[Any], Broken], ...]] = {
     ClientTls: (
         _certificate_has_its_key,
         _offered_tls_has_a_certificate,
@@ -270,4 +269,9 @@ RULES: Mapping[type[Document], tuple[Callable[[Any], Broken], ...]] = {
         _consoles_keep_their_names,
         _statements_are_looked_at,
     ),
+}
+
+RULES = {
+    document: (*_RULES.get(document, ()), *sharding_rules.RULES.get(document, ()))
+    for document in (*_RULES, *sharding_rules.RULES)
 }

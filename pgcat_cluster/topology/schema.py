@@ -7,13 +7,14 @@ from typing import Any
 from msgspec import Struct, inspect
 
 from pgcat_cluster.topology import settings
-from pgcat_cluster.topology.reading import limits
+from pgcat_cluster.topology.reading import limits, said
 from pgcat_cluster.topology.showing import default_of, pool_defaults
 
 KINDS: Mapping[str, type[settings.Document]] = {
     "fleet": settings.Fleet,
     "cluster": settings.Cluster,
     "pool": settings.Pool,
+    "shardmap": settings.ShardMap,
     "user": settings.User,
     "node": settings.Node,
 }
@@ -37,14 +38,15 @@ def _schema(kind: inspect.Type, extra: Mapping[str, Any] | None = None) -> dict[
     extra = extra or {}
     if "notation" in extra:
         notation = extra["notation"]
-        words = notation.allowed + limits(kind, notation.show)
-        return {"type": "string", "pattern": notation.pattern, "description": words}
-    said = {"description": extra["allowed"]} if "allowed" in extra else {}
+        allowed = notation.allowed + limits(kind, notation.show)
+        return {"type": "string", "pattern": notation.pattern, "description": allowed}
+    words = {"description": extra["allowed"]} if "allowed" in extra else {}
     match kind:
         case inspect.Metadata():
             return _schema(kind.type, kind.extra)
         case inspect.UnionType():
-            return _schema(next(one for one in kind.types if not isinstance(one, inspect.NoneType)))
+            either = [_schema(one, extra) for one in said(kind)]
+            return either[0] if len(either) == 1 else {"anyOf": either, **words}
         case inspect.LiteralType():
             return {"enum": list(kind.values)}
         case inspect.BoolType():
@@ -54,7 +56,7 @@ def _schema(kind: inspect.Type, extra: Mapping[str, Any] | None = None) -> dict[
             return {"type": name, **_unless_none(minimum=kind.ge, maximum=kind.le)}
         case inspect.StrType():
             bounds = _unless_none(minLength=kind.min_length, maxLength=kind.max_length, pattern=kind.pattern)
-            return {"type": "string", **bounds, **said}
+            return {"type": "string", **bounds, **words}
         case inspect.ListType() | inspect.VarTupleType():
             return {"type": "array", "items": _schema(kind.item_type)}
         case inspect.DictType():

@@ -1,4 +1,4 @@
-"""What may stand in each document: the schema of fleet, clusters, pools, users and the node's own settings.
+"""What may stand in each document: fleet, clusters, pools, shard maps, users and the node's own settings.
 
 A file holds all documents as tables (`[pools.app]`); the same documents live under etcd keys of the same
 names (`config/pools/app`). Field names are those of the documents, with the unit added where a duration
@@ -11,6 +11,7 @@ from typing import Annotated, ClassVar, Literal
 from msgspec import Meta, Struct, field
 
 from pgcat_cluster.topology.secrets import REFERENCE, VERIFIER
+from pgcat_cluster.topology.sharding_keys import KeyType
 from pgcat_cluster.topology.units import ADDRESS, ADDRESS_OR_OFF, DURATION, ENDPOINT, SIZE, Notation
 
 _YEAR_S = 365 * 86400.0
@@ -37,11 +38,12 @@ Name = Annotated[
 DocumentName = Annotated[
     str,
     Meta(
-        pattern=r"^(pools|clusters)/[a-z0-9][a-z0-9-]{0,62}$",
-        extra={"allowed": '"pools/NAME" or "clusters/NAME"'},
+        pattern=r"^(pools|clusters|shardmaps)/[a-z0-9][a-z0-9-]{0,62}$",
+        extra={"allowed": '"pools/NAME", "clusters/NAME" or "shardmaps/NAME"'},
     ),
 ]
 ClusterName = Annotated[str, Meta(extra={"refers": "cluster"})]
+ShardMapName = Annotated[str, Meta(extra={"refers": "shard map"})]
 UserLabel = Annotated[str, Meta(extra={"refers": "user"})]
 # As PostgreSQL knows the user, which is what a console sees.
 UserName = Annotated[str, Meta(extra={"refers": "user name"})]
@@ -74,6 +76,12 @@ ParameterName = Annotated[
         extra={"allowed": "the name of a setting of PostgreSQL"},
     ),
 ]
+SHARDS_MAX = 1024
+ShardNumber = Annotated[int, Meta(ge=0, le=SHARDS_MAX - 1)]
+ShardLabel = Annotated[
+    str, Meta(pattern=r"^(0|[1-9][0-9]{0,3})$", extra={"allowed": "the number of a shard, counted from 0"})
+]
+KeyText = Annotated[int | str, Meta(extra={"allowed": "a key: a whole number, or a text"})]
 Port = Annotated[int, Meta(ge=1, le=65535)]
 # More of anything is a slip of the hand.
 Count = Annotated[int, Meta(ge=0, le=1_000_000)]
@@ -94,8 +102,11 @@ TlsMode = Literal["disable", "prefer", "require", "verify-ca", "verify-full"]
 PoolMode = Literal["transaction", "session"]
 Reads = Literal["replicas", "primary"]
 ReadsOnPrimary = Literal["never", "when_no_replica", "always"]
+DefaultRole = Literal["auto", "primary", "replica", "any"]
 Balancing = Literal["random", "least_connections"]
 AuthMethod = Literal["scram-sha-256", "md5", "trust"]
+ShardMapKind = Literal["hash", "pg_bigint_hash", "sha1", "modulo", "list", "range"]
+Otherwise = Literal["refuse", "default_shard"]
 OnAllBad = Literal["primary", "any", "fail"]
 
 _CLEAR_PASSWORD = (
@@ -117,9 +128,14 @@ class Document(
     kw_only=True,
     rename=lambda name: name.removesuffix("_s"),
 ):
-    """A table of a document; `refused` are keys with an answer of their own instead of "unknown key"."""
+    """A table of a document.
+
+    `refused` are keys with an answer of their own instead of "unknown key". Who says one of `instead` leaves the
+    key it stands for unset, whatever that one's default.
+    """
 
     refused: ClassVar[Mapping[str, str]] = {}
+    instead: ClassVar[Mapping[str, str]] = {}
 
 
 class Credentials(Document, frozen=True, kw_only=True):
@@ -464,6 +480,7 @@ class PoolOptions(Document, frozen=True, kw_only=True):
     query_timeout_s: Duration | None = None
     idle_session_timeout_s: Duration | None = None
     transaction_timeout_s: Duration | None = None
+    default_role: DefaultRole | None = None
     reads: Reads | None = None
     reads_on_primary: ReadsOnPrimary | None = None
     balancing: Balancing | None = None
@@ -479,16 +496,112 @@ class PoolUser(PoolOptions, frozen=True, kw_only=True):
     """One user of a pool."""
 
 
+class PoolShards(Document, frozen=True, kw_only=True):
+    """Where the shards of a pool lie, by their numbers; `databases` unset: the pool's `server_database`.
+
+    `map` unset: a hash over bigint with as many shards as there are here.
+    """
+
+    map: ShardMapName | None = None
+    clusters: Annotated[dict[ShardLabel, ClusterName], Meta(min_length=1)]
+    databases: dict[ShardLabel, SqlName] = {}
+
+
+class TableSharding(Document, frozen=True, kw_only=True):
+    """The column of one table that holds the sharding key."""
+
+    key: SqlName
+
+
+class PoolSharding(Document, frozen=True, kw_only=True):
+    """How the shard of a statement is told.
+
+    `key` is the column that holds the sharding key in each table that `tables` does not name; unset: the map's,
+    "" for none. Tables of `reference` live whole on every shard. `otherwise` is for statements that lead to no
+    shard, or to several. A regular expression, in Python's notation, has one group: the number, or the key.
+    """
+
+    key: (
+        Annotated[str, Meta(max_length=63, extra={"allowed": 'a name of up to 63 characters, or ""'})] | None
+    ) = None
+    tables: dict[TableName, TableSharding] = {}
+    reference: list[TableName] = []
+    otherwise: Otherwise = "refuse"
+    default_shard: Annotated[
+        ShardNumber | Literal["random"], Meta(extra={"allowed": 'the number of a shard, or "random"'})
+    ] = 0
+    comments: bool = True
+    sticky_comments: bool = False
+    shard_id_regex: Text | None = None
+    sharding_key_regex: Text | None = None
+    regex_search_limit: Size = 1000
+
+
 class Pool(PoolOptions, frozen=True, kw_only=True):
     """A database and its users. `database` unset: the label; `server_database` unset: as `database`."""
 
     v: Literal[1] = 1
     database: SqlName | None = None
     server_database: SqlName | None = None
-    cluster: ClusterName = "main"
+    cluster: ClusterName | None = "main"
+    shards: PoolShards | None = None
+    sharding: PoolSharding | None = None
     users: Annotated[dict[UserLabel, PoolUser], Meta(min_length=1)]
 
-    refused: ClassVar[Mapping[str, str]] = {"shards": needs("shards-1") + "; an unsharded pool says cluster"}
+    instead: ClassVar[Mapping[str, str]] = {"cluster": "shards"}
+
+
+# ---- [shardmaps.X]
+
+_NOT_ONE_FORM = "is not offered: equal keys have several forms there"
+
+
+class ShardKey(Document, frozen=True, kw_only=True):
+    """What is hashed or looked up. `column` is the key of pools that name none.
+
+    Texts are compared byte by byte: a column with a nondeterministic collation is no key.
+    """
+
+    column: SqlName | None = None
+    type: Annotated[
+        KeyType,
+        Meta(
+            extra={
+                "refused": {
+                    **dict.fromkeys(("char", "character", "bpchar", "numeric", "decimal"), _NOT_ONE_FORM),
+                    **{
+                        other: f'is called "{name}" here'
+                        for other, name in (("int2", "smallint"), ("int4", "integer"), ("int8", "bigint"))
+                    },
+                }
+            }
+        ),
+    ]
+
+
+class KeyRange(Document, frozen=True, kw_only=True):
+    """The keys of one shard from `from`, which is among them, to `to`, which is not. Unset: without a bound."""
+
+    start: KeyText | None = field(name="from", default=None)
+    stop: KeyText | None = field(name="to", default=None)
+    shard: ShardNumber
+
+
+class ShardMap(Document, frozen=True, kw_only=True):
+    """Which keys lie on which shard.
+
+    "hash" is PostgreSQL's hash partitioning, "pg_bigint_hash" the same over bigint. "sha1" and "modulo" are for
+    whole numbers; a remainder is never negative. "list" has `values`, the shard of each key; "range" has
+    `ranges`, by names of your choice. A map in use can not be changed yet, so `cutover` has no effect.
+    """
+
+    v: Literal[1] = 1
+    kind: ShardMapKind
+    key: ShardKey
+    shards: Annotated[int, Meta(ge=1, le=SHARDS_MAX)]
+    values: dict[str, ShardNumber] = {}
+    ranges: dict[Name, KeyRange] = {}
+    cutover: Literal["barrier"] = "barrier"
 
 
 # ---- [users.X]
@@ -522,9 +635,9 @@ class Settings(Document, frozen=True, kw_only=True):
     fleet: Fleet = Fleet()
     clusters: dict[Name, Cluster] = {}
     pools: dict[Name, Pool] = {}
+    shardmaps: dict[Name, ShardMap] = {}
     users: dict[Name, User] = {}
 
     refused: ClassVar[Mapping[str, str]] = {
-        "shardmaps": needs("shards-1"),
         "store": "makes this the file of a node of a fleet, which holds [node] and [store] alone",
     }

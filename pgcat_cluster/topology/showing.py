@@ -105,7 +105,8 @@ def resolved(settings: Settings) -> Settings:
             pool,
             **dict.fromkeys(PoolOptions.__struct_fields__),
             database=database,
-            server_database=pool.server_database or database,
+            **_lying(pool, database),
+            sharding=pool.shards and _sharding(next(topology.pools[key].sharding for key in keys.values())),
             users={user: _options(topology.pools[key]) for user, key in keys.items()},
         )
     return structs.replace(
@@ -119,6 +120,32 @@ def resolved(settings: Settings) -> Settings:
         },
         pools=pools,
         users={label: _named(label, user) for label, user in settings.users.items()},
+    )
+
+
+def _lying(pool: documents.Pool, database: str) -> dict[str, Any]:
+    """Where the data of a pool lie: in one database, or in one for each shard."""
+    usual = pool.server_database or database
+    if pool.shards is None:
+        return {"server_database": usual}
+    databases = {shard: pool.shards.databases.get(shard, usual) for shard in pool.shards.clusters}
+    return {"server_database": None, "shards": structs.replace(pool.shards, databases=databases)}
+
+
+def _sharding(sharding: model.Sharding | None) -> documents.PoolSharding | None:
+    if sharding is None:
+        return None
+    return documents.PoolSharding(
+        key=sharding.key,
+        tables={table: documents.TableSharding(key=column) for table, column in sharding.tables.items()},
+        reference=sorted(sharding.reference),
+        otherwise=sharding.otherwise,
+        default_shard=sharding.default_shard,
+        comments=sharding.comments,
+        sticky_comments=sharding.sticky_comments,
+        shard_id_regex=sharding.shard_id_regex or None,
+        sharding_key_regex=sharding.sharding_key_regex or None,
+        regex_search_limit=sharding.regex_search_limit_bytes,
     )
 
 

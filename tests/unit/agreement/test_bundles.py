@@ -63,8 +63,8 @@ def test_a_file_becomes_documents_that_say_the_same() -> None:
     ("text", "path", "message"),
     [
         ("[pool.app]", "pool", "unknown table `pool`; did you mean `pools`?"),
-        ("xyz = 1", "xyz", "unknown table `xyz`; there are: fleet, clusters, users, pools"),
-        ("[shardmaps.m]", "shardmaps", "needs feature shards-1, which this version does not have"),
+        ("xyz = 1", "xyz", "unknown table `xyz`; there are: fleet, clusters, users, shardmaps, pools"),
+        ("[shardmap.m]", "shardmap", "unknown table `shardmap`; did you mean `shardmaps`?"),
         ("pools = 1", "pools", "is not allowed; allowed: a table"),
         ("[pools]\napp = 1", "pools.app", "is not allowed; allowed: a table"),
     ],
@@ -260,6 +260,14 @@ def test_losses_of_servers(before: dict[str, int], after: dict[str, int], lost: 
 def test_losses_of_pools() -> None:
     before, after = settings_of({"a": 1}, ("x", "y")), settings_of({"a": 1}, ("y", "z"))
     assert losses(before, after) == {"pools/x": "is removed"}
+
+
+def test_losses_of_shard_maps() -> None:
+    document = b'kind = "hash"\nkey = { type = "bigint" }\nshards = 2'
+    before, after = judge({"shardmaps/m": document}).settings, judge({}).settings
+    assert before is not None
+    assert after is not None
+    assert losses(before, after) == {"shardmaps/m": "is removed"}
 
 
 def many(count: int, size: int = 1) -> dict[str, bytes]:

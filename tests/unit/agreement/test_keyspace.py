@@ -20,7 +20,7 @@ EXAMPLES = [tuple(block.split("\n", 1)) for block in re.findall(r"```text\n(.*?)
 KEYS = Keys("eu")
 # Their documents come with later versions.
 LATER = {Kind.PRIMARY, Kind.BARRIER, Kind.BUDGET, Kind.HELD, Kind.VERDICT_PRIMARY, Kind.SHARE}
-WITHOUT_EXAMPLE = {Kind.CONFIG_SHARDMAP, Kind.OVERRIDE_PRIMARY, Kind.STATUS_COMMAND}
+WITHOUT_EXAMPLE = {Kind.OVERRIDE_PRIMARY, Kind.STATUS_COMMAND}
 
 
 @pytest.mark.parametrize("name", KINDS)

@@ -149,7 +149,7 @@ WRONG: list[tuple[str, dict[str, bytes], list[tuple[str, str, str]]]] = [
     (
         "a key beside all kinds",
         {"x": b"size = 3"},
-        [("x", "", "no document has such a key; there are: fleet, clusters/, users/, pools/")],
+        [("x", "", "no document has such a key; there are: fleet, clusters/, users/, shardmaps/, pools/")],
     ),
     (
         "a kind without a name",
@@ -276,12 +276,22 @@ WRONG: list[tuple[str, dict[str, bytes], list[tuple[str, str, str]]]] = [
     (
         "shards",
         {"pools/app": b'users = { app = {} }\nshards = { map = "m" }'},
-        [("pools/app", "shards", f"needs feature shards-1, {LATER}; an unsharded pool says cluster")],
+        [
+            ("pools/app", "shards.map", 'shard map "m" does not exist; there are: none'),
+            ("pools/app", "shards.clusters", "is missing; allowed: a table"),
+        ],
     ),
     (
         "a shard map",
-        {"shardmaps/m": b'kind = "hash"'},
-        [("shardmaps/m", "", f"needs feature shards-1, {LATER}")],
+        {"shardmaps/m": b'kind = "sha1"\nkey = { type = "text" }\nshards = 2\nvalues = { a = 0 }'},
+        [
+            (
+                "shardmaps/m",
+                "key.type",
+                '"text" does not fit kind "sha1"; allowed: smallint, integer, bigint',
+            ),
+            ("shardmaps/m", "values", 'belongs to kind "list", not "sha1"'),
+        ],
     ),
     (
         "a canary",
@@ -295,7 +305,7 @@ WRONG: list[tuple[str, dict[str, bytes], list[tuple[str, str, str]]]] = [
             (
                 "fleet",
                 "allow_delete[0]",
-                '"app" is not allowed; allowed: "pools/NAME" or "clusters/NAME"',
+                '"app" is not allowed; allowed: "pools/NAME", "clusters/NAME" or "shardmaps/NAME"',
             )
         ],
     ),

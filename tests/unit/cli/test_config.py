@@ -133,7 +133,10 @@ def test_show_refuses_an_invalid_file(tmp_path: Path) -> None:
     file = tmp_path / "pgcat.toml"
     file.write_text("x = 1")
     result = run("show", file)
-    assert result.output == f"{file}: x: unknown key `x`; allowed: node, fleet, clusters, pools, users\n"
+    assert (
+        result.output
+        == f"{file}: x: unknown key `x`; allowed: node, fleet, clusters, pools, shardmaps, users\n"
+    )
     assert result.exit_code == 78
 
 

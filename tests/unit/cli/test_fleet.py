@@ -178,7 +178,6 @@ def test_a_file_that_is_wrong_changes_nothing(shell: Shell) -> None:
     )
     for text, said in (
         ("[pool.app]\n", "pool: unknown table `pool`; did you mean `pools`?"),
-        ("[shardmaps.x]\n", "shardmaps: needs feature shards-1, which this version does not have"),
         ("pools = 3\n", "pools: is not allowed; allowed: a table"),
         ("[node]\n", "there is no document in it"),
         ("[[", "is no TOML in UTF-8: "),

@@ -22,8 +22,12 @@ IN_A_FILE: dict[str, Any] = {
     "pool": lambda document: {
         "pools": {"app": document},
         "users": {"app": {"auth": "trust"}},
-        "clusters": {"main": {"servers": {"r1": {"host": "a"}}}},
+        "clusters": {
+            name: {"servers": {"r1": {"host": name}}} for name in document["shards"]["clusters"].values()
+        },
+        "shardmaps": {document["shards"]["map"]: {"kind": "hash", "key": {"type": "bigint"}, "shards": 2}},
     },
+    "shardmap": lambda document: {"shardmaps": {"by-customer": document}},
 }
 
 
@@ -78,6 +82,8 @@ def misfits(schema: dict[str, Any], value: Any, path: str = "") -> list[str]:
         "integer": int,
         "number": (int, float),
     }
+    if "anyOf" in schema:
+        return [] if [] in [misfits(one, value, path) for one in schema["anyOf"]] else [path]
     if "enum" in schema:
         return [] if value in schema["enum"] else [path]
     if not isinstance(value, kinds[schema["type"]]) or (
