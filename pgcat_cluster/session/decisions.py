@@ -12,6 +12,7 @@ from pgcat_cluster.session.parameters import names_in
 from pgcat_cluster.sql.analysis import analyze
 from pgcat_cluster.sql.commands import PREFIX, is_ours
 from pgcat_cluster.sql.statement import Analysis, Effect, TransactionVerb
+from pgcat_cluster.sql.volatility import FunctionRules
 from pgcat_cluster.topology.model import PoolSettings
 from pgcat_cluster.topology.settings import Reads
 
@@ -63,10 +64,10 @@ def decide(text: bytes, shape: bytes | None, settings: PoolSettings, *, has_shap
     words = render(shape)
     if is_ours(words):
         return Decision(flow=COMMAND, is_lasting=True)
-    writing = frozenset(settings.writing_functions)
-    analysis = analyze(words, writing)
+    rules = FunctionRules(writing=frozenset(settings.writing_functions))
+    analysis = analyze(words, rules)
     if analysis.needs_text:
-        analysis = analyze(said, writing)
+        analysis = analyze(said, rules)
         flow = COMMAND if _sets_ours(analysis) else flow_of(analysis, settings.reads)
         return Decision(flow=flow, needs_constants=True)
     if runs_code(analysis):

@@ -16,11 +16,12 @@ from .findings import NOT_PARSED, Findings, unknown
 from .functions import SET_CONFIG
 from .statement import Analysis, Effect, TransactionVerb
 from .tokens import NotUnderstood, Token, cut
+from .volatility import FunctionRules
 
 
-def analyze(text: str, writing_functions: frozenset[str]) -> Analysis:
+def analyze(text: str, rules: FunctionRules) -> Analysis:
     """Like `analysis.analyze`, with less insight."""
-    findings = Findings(writing_functions=writing_functions)
+    findings = Findings(rules=rules)
     count = 0
     try:
         for statement in _statements(text):
@@ -228,8 +229,13 @@ _PLAIN: dict[str, tuple[str, tuple[Effect, ...]]] = {
 _DISCARDED = {"temp": "temp", "temporary": "temp", "plans": "plans", "sequences": "sequences"}
 
 
+_HOLDS_FUNCTIONS = frozenset({"function", "procedure", "routine", "aggregate", "extension", "schema"})
+
+
 def _details(tokens: list[Token], words: list[str], findings: Findings) -> None:
     """What a keyword's statement says beyond the keyword."""
+    if words[0] in ("create", "alter", "drop") and _HOLDS_FUNCTIONS & set(words[1:4]):
+        findings.effects.add(Effect.DEFINES)
     match words[0]:
         case "create":
             is_temporary = {"temp", "temporary"} & set(words[1:5]) or any(
@@ -274,9 +280,23 @@ def _parameter_named(tokens: list[Token], words: list[str]) -> str:
             return name
 
 
+# Words of the language that a parenthesis may follow, and that no function can be called by.
+_SYNTAX = frozenset(
+    """
+    all and any array as asymmetric between by case coalesce cross cube distinct else except exists extract filter
+    from full greatest group grouping having in inner intersect interval is join lateral least like limit
+    materialized natural not nullif numeric offset on only or order outer over overlay position precision
+    rollup row rows select sets similar some substring symmetric tablesample then time timestamp treat trim
+    union using values varchar when where with within
+    """.split()
+)
+
+
 def _calls(tokens: list[Token], findings: Findings) -> None:
     for at, token in enumerate(tokens[:-1]):
         if not token.name or tokens[at + 1].text != "(":
+            continue
+        if token.is_keyword and token.name in _SYNTAX and _qualified(tokens, at) == token.name:
             continue
         if token.name != SET_CONFIG:
             findings.call(token.name, _qualified(tokens, at))

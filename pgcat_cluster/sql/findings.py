@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from .functions import FUNCTIONS, PARAMETER_OF
 from .statement import TRANSACTION_LOCAL, Analysis, Effect, TransactionVerb
+from .volatility import FunctionRules
 
 READS = "reads"
 EMPTY = "empty"
@@ -22,7 +23,7 @@ _DISCARD_WIDTH = {"all": 3, "temp": 2, "sequences": 1, "plans": 0}
 class Findings:
     """Grows while statements are looked at. The first reason against a read is the one that stays."""
 
-    writing_functions: frozenset[str]
+    rules: FunctionRules
     reason: str | None = None
     verbs: list[TransactionVerb] = field(default_factory=list)
     opens: bool = False
@@ -33,6 +34,7 @@ class Findings:
     discards: str | None = None
     shown: str | None = None
     needs_text: bool = False
+    by_catalog: bool = False
 
     def refuse(self, reason: str, *effects: Effect) -> None:
         """No read, for this reason, and with these effects."""
@@ -53,8 +55,15 @@ class Findings:
             self.refuse(f"calls {name}()", *effects)
             if name in PARAMETER_OF:
                 self.parameters.append(PARAMETER_OF[name])
-        elif name in self.writing_functions or qualified_name in self.writing_functions:
+            return
+        names, rules = {name, qualified_name}, self.rules
+        if names & rules.writing:
             self.refuse("calls a function listed as writing", Effect.WRITES)
+        elif rules.catalog is not None and not names & rules.reading:
+            self.by_catalog = True
+            objection = rules.catalog.objection(name, qualified_name)
+            if objection is not None:
+                self.refuse(objection, Effect.WRITES)
 
     def set_config(self, name: str | None, *, is_local: bool) -> None:
         self.needs_text = True
@@ -94,6 +103,7 @@ class Findings:
             discards=self.discards,
             show=self.shown if alone else None,
             needs_text=self.needs_text,
+            by_catalog=self.by_catalog,
         )
 
 

@@ -40,6 +40,7 @@ class Effect(enum.Enum):
     LOADS = "loads a library"
     COPY_IN = "copies in"
     COPY_OUT = "copies out"
+    DEFINES = "defines functions, or renames or drops them"
     WRITES = "would have effects again if sent twice"
 
 
@@ -77,3 +78,5 @@ class Analysis:
     """The lower-case parameter name if the string is a lone SHOW."""
     needs_text: bool = False
     """A constant matters: ask again with the original text each time; do not remember."""
+    by_catalog: bool = False
+    """It calls functions that were judged by what a server says of them: judge again when that changes."""

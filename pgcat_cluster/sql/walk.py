@@ -211,6 +211,20 @@ _WORDS = {
 }
 
 
+_DEFINES = frozenset(
+    {"CreateFunctionStmt", "CreateExtensionStmt", "AlterExtensionStmt", "AlterExtensionContentsStmt"}
+)
+_HOLDS_FUNCTIONS = frozenset(
+    f"OBJECT_{kind}" for kind in ("FUNCTION", "PROCEDURE", "ROUTINE", "AGGREGATE", "EXTENSION", "SCHEMA")
+)
+
+
+def _defines_functions(kind: str, body: Node) -> bool:
+    """Whether functions may be others, or under other names, when it is done."""
+    named = (_text(body, key) for key in ("objtype", "objectType", "removeType", "renameType", "kind"))
+    return kind in _DEFINES or any(name in _HOLDS_FUNCTIONS for name in named)
+
+
 @cache
 def _words_of(kind: str) -> str:
     """A statement's name, from its node's name where the grammar's authors chose a readable one."""
@@ -226,6 +240,8 @@ def _utility(kind: str, body: Node, findings: Findings) -> None:
     words = _words_of(kind)
     findings.refuse(words if words.startswith(("drop", "alter", "rename")) else f"writes: {words}")
     walk.over(body)
+    if _defines_functions(kind, body):
+        findings.effects.add(Effect.DEFINES)
     if drops:
         findings.effects.update((Effect.DROPS, Effect.WRITES))
     elif not walk.names_temporary:
@@ -242,8 +258,9 @@ def _explain(body: Node, findings: Findings) -> None:
     if "analyze" in options:
         judge(query, findings)
         return
-    planned = Findings(writing_functions=findings.writing_functions)
+    planned = Findings(rules=findings.rules)
     judge(query, planned)
+    findings.by_catalog |= planned.by_catalog
     if planned.reason is not None:
         # Only planned: of all its effects none happens, but EXECUTE must find its statement.
         findings.prepared_name = planned.prepared_name

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from pgcat_cluster.sql import grammar
 from pgcat_cluster.sql.analysis import Analysis, Effect, TransactionVerb, analyze
+from pgcat_cluster.sql.volatility import FunctionRules
 from tests.support.routes import read_routes
 
 pytestmark = pytest.mark.skipif(not grammar.AVAILABLE, reason="no wheel of pgparse for this platform")
@@ -52,7 +53,10 @@ def test_a_read_leaves_nothing() -> None:
         ("create temp view x as select 1", {Effect.TEMPORARY}),
         ("create temp sequence x", {Effect.TEMPORARY}),
         ("create table pg_temp.x (a int)", {Effect.TEMPORARY}),
-        ("create function pg_temp.x() returns int language sql as 'select 1'", {Effect.TEMPORARY}),
+        (
+            "create function pg_temp.x() returns int language sql as 'select 1'",
+            {Effect.TEMPORARY, Effect.DEFINES},
+        ),
         ("create type pg_temp.x as (a int)", {Effect.TEMPORARY}),
         ("create temp table x (a int) on commit delete rows", {Effect.TEMPORARY}),
         ("create temp table x (a int) on commit drop", set()),
@@ -258,7 +262,7 @@ def test_nothing_at_all_is_a_read() -> None:
 
 
 def test_listed_functions_write() -> None:
-    listed = frozenset({"charge", "app.refund"})
+    listed = FunctionRules(writing=frozenset({"charge", "app.refund"}))
     assert analyze("select charge(7)", listed).effects == {Effect.WRITES}
     assert analyze("select app.charge(7)", listed).effects == {Effect.WRITES}
     assert analyze("select APP.Refund(7)", listed).reason == "calls a function listed as writing"

@@ -9,6 +9,7 @@ import pytest
 
 from pgcat_cluster.sql import analysis, fallback, grammar
 from pgcat_cluster.sql.statement import Analysis, Effect
+from pgcat_cluster.sql.volatility import NO_RULES, FunctionRules
 from tests.support.routes import read_routes
 
 ROUTES = read_routes()
@@ -16,7 +17,7 @@ needs_grammar = pytest.mark.skipif(not grammar.AVAILABLE, reason="no wheel of pg
 
 
 def judged(text: str) -> Analysis:
-    return fallback.analyze(text, frozenset())
+    return fallback.analyze(text, NO_RULES)
 
 
 def is_bolder(coarse: Analysis, exact: Analysis) -> bool:
@@ -109,4 +110,6 @@ def test_it_serves_where_the_grammar_can_not_be_had(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(grammar, "AVAILABLE", False)
     assert analysis.analyze("explain select 1").reason == "explains"
     assert not analysis.analyze("select 1\0; delete from t").parses
-    assert analysis.analyze("select charge(1)", frozenset({"charge"})).reads_only is False
+    assert (
+        analysis.analyze("select charge(1)", FunctionRules(writing=frozenset({"charge"}))).reads_only is False
+    )
