@@ -272,7 +272,7 @@ class FleetNode:
 
     def reconnect(self, pools: frozenset[PoolKey]) -> None:
         for account in self._accounts(pools):
-            for pool in account.pools.values():
+            for pool in account.pools():
                 self.node.control.renew(pool)
             lifecycle(self.node.log, "pool.reconnected", pool=str(account.settings.key))
 
@@ -333,7 +333,7 @@ class FleetNode:
 
     def is_drained(self, pools: frozenset[PoolKey]) -> bool:
         return not any(
-            account.servers or any(pool.opening for pool in account.pools.values())
+            account.servers or any(pool.opening for pool in account.pools())
             for account in self._accounts(pools)
         )
 

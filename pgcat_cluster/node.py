@@ -40,8 +40,9 @@ from pgcat_cluster.net.clock import monotonic_s, tick
 from pgcat_cluster.net.config_file import load
 from pgcat_cluster.net.front import ConsoleFront, Front, certificate_names
 from pgcat_cluster.net.listener import Listener, naming
-from pgcat_cluster.net.outgoing import OpenedServer, OpenFailed, ServerAddress, open_server, send_cancel
+from pgcat_cluster.net.outgoing import ServerAddress
 from pgcat_cluster.net.provisions import Provisions, provide
+from pgcat_cluster.net.server_links import ServerLinks
 from pgcat_cluster.net.tasks import spawn
 from pgcat_cluster.net.tls import IncomingTls, TlsContexts
 from pgcat_cluster.probes.prober import ProbeTarget, connecting
@@ -50,12 +51,10 @@ from pgcat_cluster.relay.build import build_kind
 from pgcat_cluster.relay.client import Client
 from pgcat_cluster.relay.desk import Desk
 from pgcat_cluster.relay.marks import BALANCE_LEAST, BALANCE_RANDOM
-from pgcat_cluster.relay.server import Server
 from pgcat_cluster.relay.stock import Pool
-from pgcat_cluster.session.account import Account, Backend, Source, Visitor
+from pgcat_cluster.session.account import Account, ShardPlace, Source, Visitor
 from pgcat_cluster.session.control import Control
 from pgcat_cluster.session.login import LoggedIn, LoginPolicy
-from pgcat_cluster.session.wishes import for_servers
 from pgcat_cluster.telemetry.logs import Event, RepeatLimit, configure_logs, get_logger, lifecycle
 from pgcat_cluster.telemetry.taking import ConsoleVisit
 from pgcat_cluster.topology import diff as changes
@@ -75,11 +74,6 @@ from pgcat_cluster.wire.startup import MINOR_VERSION_MAX, CancelRequest, Startup
 
 TICK_S = 0.05
 SCRATCH_BYTES = 131072
-# A link's life is its limit less up to this share, so that links opened together do not end together.
-LIFETIME_JITTER = 0.1
-CANCEL_TIMEOUT_S = 5.0
-# Cancel connections to one server at a time.
-CANCELS_PER_SERVER_MAX = 16
 EXIT_CONFIG = 78
 _IDLE = 0x49
 # Connections beyond max_clients that may be under way, so that an operator can always log in and cancels arrive.
@@ -119,7 +113,7 @@ class Fellowship(Protocol):
 class Node:
     """One running proxy. Owns its listeners, accounts, watches and HTTP endpoints.
 
-    It is also what its parts ask of the outside: `House` of the fronts, `Effects` of the session's control.
+    It is also what its parts ask of the outside: `House` of the fronts, `LinkHouse` of the server links.
     """
 
     def __init__(
@@ -139,11 +133,9 @@ class Node:
         # Without a fleet key nobody else is to understand our keys.
         fleet_key = fleet_key or FleetKey([os.urandom(LINE_BYTES_MIN)])
         keys: CancelKeys[Client] = CancelKeys(os.urandom, fleet_key, boot or os.urandom(BOOT_BYTES))
-        self.control = Control(self, monotonic_s, keys)
+        self.links = ServerLinks(self, loop)
+        self.control = Control(self.links, monotonic_s, keys)
         self.cancels = Cancels(keys, PrefixTable(self.name), self.cancel_client)
-        # Cancels on their way to servers, and how many more each server may get.
-        self.cancelling: dict[Server, asyncio.Task[None]] = {}
-        self.cancel_places: dict[ServerKey, asyncio.Semaphore] = {}
         self.view = first_view(topology)
         self.accounts: dict[PoolKey, Account] = {}
         self.watches: dict[str, ClusterWatch] = {}
@@ -327,7 +319,8 @@ class Node:
     # -- accounts and clusters -----------------------------------------------------------------------------
 
     def _add_account(self, settings: PoolSettings) -> None:
-        account = Account(settings, self.view.clusters[settings.cluster])
+        shards = [ShardPlace(shard, self.view.clusters[shard.cluster]) for shard in settings.shards]
+        account = Account(settings, shards)
         node = self.topology.node
         account.desk = Desk(
             BALANCE_LEAST if settings.balancing == "least_connections" else BALANCE_RANDOM,
@@ -339,34 +332,37 @@ class Node:
             is_session_mode=settings.mode == "session",
             statement_bytes_max=node.statement_bytes_max,
             prepared_max=settings.prepared_statements_max,
+            shards=len(shards),
         )
         account.desk.paused = self.operations.begins_paused(settings.key)
         self.accounts[settings.key] = account
         self._stock(account)
 
     def _stock(self, account: Account) -> None:
-        """One pool for each server of the account's cluster; those of servers that left retire."""
+        """In each shard one pool for each server of its cluster; those of servers that left retire."""
         desk = account.desk
         assert desk is not None
-        servers = self.topology.clusters[account.settings.cluster].servers
-        keys = {server.key for server in servers.values()}
-        for key in [key for key in account.pools if key not in keys]:
-            pool = account.pools.pop(key)
-            self.control.renew(pool)
-            for target in list(pool.targets):
-                target.serve_by([other for other in target.pools if other is not pool])
-        for server in servers.values():
-            if server.key not in account.pools:
-                source = Source(account, server.key)
-                account.pools[server.key] = Pool(
-                    desk, server.key.name, account.settings.size, server.weight, source
-                )
-            account.pools[server.key].weight = server.weight
-        account.view = self.view.clusters[account.settings.cluster]
-        on_all_bad = self.topology.clusters[account.settings.cluster].read.on_all_bad
-        # The view says already which of the bad may be used: never those an operator took away.
-        account.on_all_bad = "primary" if on_all_bad == "any" else on_all_bad
-        self.control.place(account)
+        for place, shard in zip(account.shards, account.settings.shards, strict=True):
+            cluster = self.topology.clusters[shard.cluster]
+            keys = {server.key for server in cluster.servers.values()}
+            for key in [key for key in place.pools if key not in keys]:
+                pool = place.pools.pop(key)
+                self.control.renew(pool)
+                for target in list(pool.targets):
+                    target.serve_by([other for other in target.pools if other is not pool])
+            for server in cluster.servers.values():
+                if server.key not in place.pools:
+                    source = Source(account, place, server.key)
+                    place.pools[server.key] = Pool(
+                        desk, server.key.name, account.settings.size, server.weight, source
+                    )
+                place.pools[server.key].weight = server.weight
+            place.database = shard.database
+            place.view = self.view.clusters[shard.cluster]
+            # The view says already which of the bad may be used: never those an operator took away.
+            on_all_bad = cluster.read.on_all_bad
+            place.on_all_bad = "primary" if on_all_bad == "any" else on_all_bad
+            self.control.place(account, place)
 
     def _watch(self, cluster: Cluster) -> None:
         health = ClusterHealth(
@@ -404,10 +400,11 @@ class Node:
         if cluster.probe is not None:
             return cluster.probe
         for pool in self.topology.pools.values():
-            if pool.cluster == cluster.name:
-                return ProbeLogin(
-                    user=pool.login.user, password=pool.login.password, database=pool.server_database
-                )
+            for shard in pool.shards:
+                if shard.cluster == cluster.name:
+                    return ProbeLogin(
+                        user=pool.login.user, password=pool.login.password, database=shard.database
+                    )
         return None
 
     def _health_changed(self, cluster: str, decisions: list[Decision]) -> None:
@@ -491,9 +488,9 @@ class Node:
 
     def _each_pool(self, cluster: str, server: str, do: Callable[[Pool], None]) -> None:
         for account in self.accounts.values():
-            if account.settings.cluster == cluster:
-                for key, pool in account.pools.items():
-                    if key.name == server:
+            for shard in account.shards:
+                for key, pool in shard.pools.items():
+                    if (key.cluster, key.name) == (cluster, server):
                         do(pool)
 
     def _set_view(self, view: View) -> None:
@@ -501,13 +498,14 @@ class Node:
             return
         self.view = view
         for account in self.accounts.values():
-            cluster: ClusterView | None = view.clusters.get(account.settings.cluster)
-            if cluster is not None and account.view is not cluster:
-                account.view = cluster
-                for server in cluster.servers.values():
-                    if (pool := account.pools.get(server.key)) is not None:
-                        pool.weight = server.weight
-                self.control.place(account)
+            for shard in account.shards:
+                cluster: ClusterView | None = view.clusters.get(shard.view.name)
+                if cluster is not None and shard.view is not cluster:
+                    shard.view = cluster
+                    for server in cluster.servers.values():
+                        if (pool := shard.pools.get(server.key)) is not None:
+                            pool.weight = server.weight
+                    self.control.place(account, shard)
 
     # -- reload --------------------------------------------------------------------------------------------
 
@@ -604,7 +602,7 @@ class Node:
         desk.statement_bytes_max = self.topology.node.statement_bytes_max
         if (before.reads, before.writing_functions) != (settings.reads, settings.writing_functions):
             desk.forget()
-        for pool in account.pools.values():
+        for pool in account.pools():
             pool.limit = settings.size
             if is_renewed:
                 self.control.renew(pool)
@@ -620,7 +618,7 @@ class Node:
     def _remove_account(self, account: Account) -> None:
         """The pool is gone: who waits or rests is told at once, who works may end its transaction."""
         account.is_removed = True
-        for pool in account.pools.values():
+        for pool in account.pools():
             self.control.renew(pool)
         fault = _no_database(account.settings.key.database)
         for client in list(account.clients):
@@ -683,14 +681,13 @@ class Node:
     async def cancel_client(self, client: Client) -> Answer:
         """Cancel for a client of this node; if a server must be told, wait until it has been."""
         answer = self.control.cancel_client(client)
-        server = client.server
-        if answer == "sent" and server is not None and (task := self.cancelling.get(server)) is not None:
-            await asyncio.wait([task])
+        if answer == "sent" and client.server is not None:
+            await self.links.cancelled(client.server)
         return answer
 
     def refused(self, client: Client, fault: Fault) -> None:
         self.fronts.pop(client, None)
-        self._warn(
+        self.warn(
             "client.refused",
             fault.sqlstate,
             sqlstate=fault.sqlstate,
@@ -698,7 +695,7 @@ class Node:
             client=_peer(client),
         )
 
-    def _warn(self, event: Event, key: Hashable, **keys: object) -> None:
+    def warn(self, event: Event, key: Hashable, **keys: object) -> None:
         """Log what may happen often: repeats of the same key are counted, not printed."""
         silent = self.repeats.admit(event, key, monotonic_s())
         if silent is not None:
@@ -759,125 +756,12 @@ class Node:
         client.put_bytes(b"".join(greeting))
         client.flush()
 
-    # -- server links: Effects -----------------------------------------------------------------------------
+    # -- server links: LinkHouse
 
-    def open_link(self, account: Account, pool: Pool) -> None:
-        spawn(self._open(account, pool), "open a server link")
-
-    async def _open(self, account: Account, pool: Pool) -> None:
-        source, settings = pool.detail, account.settings
-        assert isinstance(source, Source)
-        cluster = self.topology.clusters.get(settings.cluster)
-        generation = pool.generation
-        try:
-            if cluster is None:
-                raise OpenFailed("the cluster was removed")
-            opened = await open_server(
-                ServerAddress(host=source.key.address.host, port=source.key.address.port),
-                tls=self.tls.outgoing[settings.cluster],
-                user=settings.login.user,
-                database=settings.server_database,
-                password=settings.login.password.reveal() if settings.login.password else account.scram_keys,
-                parameters=for_servers(settings.parameters),
-                timeout_s=cluster.connect_timeout_s,
-                loop=self.loop,
-                tcp=self.topology.node.tcp,
-            )
-        except OpenFailed as error:
-            self._open_failed(account, pool, source, error)
-            return
-        self._opened(pool, settings, opened, generation)
-
-    def _open_failed(self, account: Account, pool: Pool, source: Source, error: OpenFailed) -> None:
-        evidence = error.evidence
-        self._warn(
-            "server.refused",
-            (source.key, error.message),
-            server=str(source.key),
-            pool=str(account.settings.key),
-            reason=error.message,
-            evidence=evidence.value,
-        )
-        is_down = evidence in (
-            EvidenceClass.REFUSED,
-            EvidenceClass.UNREACHABLE,
-            EvidenceClass.GOING,
-            EvidenceClass.SOFT,
-        )
-        watch = self.watches.get(source.key.cluster)
-        if is_down and watch is not None:
-            watch.traffic_failed(source.key.name, evidence, error.message)
-        is_overload = evidence in (EvidenceClass.OVERLOAD, EvidenceClass.GOING)
-        self.control.link_failed(pool, error.message, is_overload=is_overload, is_down=is_down)
-
-    def _opened(self, pool: Pool, settings: PoolSettings, opened: OpenedServer, generation: int) -> None:
-        server = Server(opened.sock, self.loop, self.scratch, pool, self.control)
-        server.tls = opened.tls
-        server.generation = generation
-        now = monotonic_s()
-        share = int.from_bytes(os.urandom(2), "big") / 65535
-        life_s = (
-            settings.lifetime_s * (1 - LIFETIME_JITTER * share) if settings.lifetime_s > 0 else float("inf")
-        )
-        server.opened_at = now
-        ready = opened.ready
-        backend = Backend(
-            self.next_number(), ready.pid, ready.secret, dict(ready.parameters), now, now + life_s
-        )
-        if opened.leftover:
-            server.detail = backend
-            server.take(bytearray(opened.leftover), 0, len(opened.leftover))
-        self.control.linked(pool, server, backend)
-
-    def cancel_server(self, server: Server) -> None:
-        task = self.cancelling[server] = spawn(self._cancel_in_turn(server), "cancel")
-        task.add_done_callback(lambda _: self.cancelling.pop(server))
-
-    async def _cancel_in_turn(self, server: Server) -> None:
-        source = server.pool.detail
-        assert isinstance(source, Source)
-        places = self.cancel_places.setdefault(source.key, asyncio.Semaphore(CANCELS_PER_SERVER_MAX))
-        try:
-            async with places:
-                # What was to be cancelled may have ended in the meantime.
-                if not server.closed and (server.client is not None or server.ledger):
-                    await self._cancel(server, source)
-        finally:
-            self.control.cancel_sent(server)
-
-    async def _cancel(self, server: Server, source: Source) -> None:
-        backend = server.detail
-        assert isinstance(backend, Backend)
-        try:
-            tls = self.tls.outgoing.get(source.key.cluster)
-            if tls is not None and backend.secret:
-                await send_cancel(
-                    ServerAddress(host=source.key.address.host, port=source.key.address.port),
-                    tls=tls,
-                    pid=backend.pid,
-                    secret=backend.secret,
-                    timeout_s=CANCEL_TIMEOUT_S,
-                    loop=self.loop,
-                    tcp=self.topology.node.tcp,
-                )
-        except OpenFailed as error:
-            self.log.warning("cancel failed", server=str(source.key), reason=error.message)
-            # Whether it was sent is not known: the link must not meet another client.
-            server.is_retired = True
-
-    def link_lost(self, account: Account, pool: Pool, reason: str) -> None:
-        source = pool.detail
-        assert isinstance(source, Source)
-        self._warn(
-            "server.lost",
-            (source.key, reason),
-            server=str(source.key),
-            pool=str(account.settings.key),
-            reason=reason,
-        )
-        watch = self.watches.get(source.key.cluster)
+    def traffic_failed(self, server: ServerKey, evidence: EvidenceClass, text: str) -> None:
+        watch = self.watches.get(server.cluster)
         if watch is not None:
-            watch.traffic_failed(source.key.name, EvidenceClass.REFUSED, reason)
+            watch.traffic_failed(server.name, evidence, text)
 
 
 def _is_resting(client: Client) -> bool:

@@ -215,7 +215,8 @@ class Operations:
                 desk.paused = False
                 account.resumed_at = now_s
                 desk.serve_waiters()
-                self.node.control.place(account)
+                for shard in account.shards:
+                    self.node.control.place(account, shard)
         lifecycle(self.log, "pool.resumed", pool=_scope_text(database, user))
 
     def begins_paused(self, key: PoolKey) -> bool:
@@ -274,7 +275,7 @@ class Operations:
 
     def _retire(self, account: Account) -> None:
         """Links that rest close now, the others when they are released."""
-        for pool in account.pools.values():
+        for pool in account.pools():
             self.node.control.renew(pool)
 
 
@@ -296,7 +297,7 @@ def _desk(account: Account) -> Desk:
 
 
 def _has_links(account: Account) -> bool:
-    return bool(account.servers) or any(pool.opening for pool in account.pools.values())
+    return bool(account.servers) or any(pool.opening for pool in account.pools())
 
 
 def _scope_text(database: str | None, user: str | None) -> str:

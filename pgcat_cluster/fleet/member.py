@@ -468,7 +468,9 @@ class Member:
         spared = self._suspicion.spared
         self.follower.suspects_itself(bool(spared))
         dues: list[float | None] = [now + _HELD_S] if self._suspicion.is_holding else []
-        readers = {pool.cluster for pool in topology.pools.values() if pool.reads_on_primary != "never"}
+        readers: set[str] = set().union(
+            *(pool.clusters for pool in topology.pools.values() if pool.reads_on_primary != "never")
+        )
         for name, cluster in clusters.items():
             health = healths[name]
             if health.spare(frozenset(server for own, server in spared if own == name)):

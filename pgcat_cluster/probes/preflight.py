@@ -105,24 +105,24 @@ class Trial:
         if pool.login.password is None or self._is_known(pool):
             # Only its client knows the password; or the servers know it already.
             return
-        cluster = self._topology.clusters[pool.cluster]
-        for server in cluster.servers.values():
-            found = await self._look(cluster, server, pool.login, pool.server_database)
-            if isinstance(found, ServerFacts):
-                return
-            if found.evidence is EvidenceClass.CONFIG:
-                where = f"server {server.key} refuses the login"
-                self._hard.append(Wrong(f"pools/{label}", f"users.{user}", f"{where}: {found.message}"))
-                return
+        for shard in pool.shards:
+            cluster = self._topology.clusters[shard.cluster]
+            for server in cluster.servers.values():
+                found = await self._look(cluster, server, pool.login, shard.database)
+                if isinstance(found, ServerFacts):
+                    break
+                if found.evidence is EvidenceClass.CONFIG:
+                    where = f"server {server.key} refuses the login"
+                    self._hard.append(Wrong(f"pools/{label}", f"users.{user}", f"{where}: {found.message}"))
+                    return
 
     def _is_known(self, pool: PoolSettings) -> bool:
         """Whether an edit leaves it as it is where and as whom this pool logs in."""
-        known, cluster = self._in_force.pools.get(pool.key), pool.cluster
+        known = self._in_force.pools.get(pool.key)
         return (
             known is not None
-            and (known.login, known.cluster, known.server_database)
-            == (pool.login, cluster, pool.server_database)
-            and self._in_force.clusters[cluster] == self._topology.clusters[cluster]
+            and (known.login, known.shards) == (pool.login, pool.shards)
+            and all(self._in_force.clusters[name] == self._topology.clusters[name] for name in pool.clusters)
         )
 
     async def _look(self, cluster: Cluster, server: Server, login: Credentials, database: str) -> _Look:

@@ -3,17 +3,17 @@ cimport cython
 from pgcat_cluster.relay cimport frames, links, octets
 from pgcat_cluster.relay cimport ledger as ledgers
 from pgcat_cluster.relay cimport survey as surveys
-from pgcat_cluster.relay.copying cimport Copier
 from pgcat_cluster.relay.coupling cimport ClientEnd, ServerEnd
 from pgcat_cluster.relay.desk cimport Desk
 from pgcat_cluster.relay.flows cimport Flow, Statement
 from pgcat_cluster.relay.ledger cimport Ledger, Owed
 from pgcat_cluster.relay.links cimport Link
+from pgcat_cluster.relay.preparing cimport Preparer
 from pgcat_cluster.relay.stock cimport Target
 
-cdef int PRIMARY, REPLICA, READS, SEQUENCES, CALLS, FORGETS, UNCLEAN, UNPINS, PREPARES
+cdef int PRIMARY, REPLICA, ANY, STANDBY, ROLES, READS, SEQUENCES, CALLS, FORGETS, UNCLEAN, UNPINS, PREPARES
 
-cdef class Client(Copier):
+cdef class Client(Preparer):
     cpdef join(self, Desk desk, parameters)
     @cython.locals(position=Py_ssize_t, p="unsigned char *", count=Py_ssize_t, stop=Py_ssize_t, length=Py_ssize_t, kind=int, server=ServerEnd)
     cpdef Py_ssize_t consume(self, bytearray buffer, Py_ssize_t start, Py_ssize_t end) except? -1
@@ -41,29 +41,13 @@ cdef class Client(Copier):
     cdef Py_ssize_t _usual_batch(self, Desk desk, int kind, bytearray buffer, Py_ssize_t position, Py_ssize_t stop, Py_ssize_t end) except? -2
     @cython.locals(server=ServerEnd)
     cdef _begin_batch(self, Desk desk, bytearray buffer, Py_ssize_t position, Py_ssize_t end)
-    cpdef _ensure(self, Desk desk, ServerEnd server, Statement statement)
     @cython.locals(is_held=bint, limit=Py_ssize_t, name_end=Py_ssize_t, text_end=Py_ssize_t, name=bytes, text=bytes, types=bytes, statement=Statement, known=Statement, taken=Statement, flow=Flow, moved=ServerEnd, length=Py_ssize_t)
     cdef Py_ssize_t _parse(self, Desk desk, ServerEnd server, bytearray buffer, Py_ssize_t position, Py_ssize_t stop, Py_ssize_t end) except? -1
-    @cython.locals(excess=Py_ssize_t)
-    cdef _make_room(self, Desk desk, ServerEnd server)
-    @cython.locals(name=bytes, statement=Statement, is_any=bint)
-    cdef _spell_out(self, ServerEnd server, bytes text, bint is_simple)
-    cdef _prepare_as(self, ServerEnd server, bytes name, Statement statement)
     cdef bint _moves(self) except? -1
     @cython.locals(server=ServerEnd, statement=Statement)
     cdef ServerEnd _move(self, Desk desk)
     @cython.locals(limit=Py_ssize_t, portal_end=Py_ssize_t, name_end=Py_ssize_t, name=bytes, statement=Statement, moved=ServerEnd, server_name=bytes, length=Py_ssize_t)
     cdef Py_ssize_t _bind(self, Desk desk, ServerEnd server, bytearray buffer, Py_ssize_t position, Py_ssize_t stop, Py_ssize_t end) except? -1
-    cdef _ensure_unnamed(self, ServerEnd server, Statement statement)
-    @cython.locals(statement=Statement)
-    cpdef bytes in_own_words(self, bytes body)
-    @cython.locals(owed=Owed)
-    cpdef confirm(self)
-    cdef bytes _unknown_name(self, bytes name)
-    @cython.locals(desk=Desk, name=bytes, statement=Statement, server_name=bytes)
-    cdef _describe(self, ServerEnd server, bytearray buffer, Py_ssize_t position, Py_ssize_t stop)
-    @cython.locals(name=bytes, statement=Statement)
-    cdef _close(self, ServerEnd server, bytearray buffer, Py_ssize_t position, Py_ssize_t stop)
     @cython.locals(server=ServerEnd)
     cdef _sync(self)
     cdef _probe(self, ServerEnd server)

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, cast
 from pgcat_cluster.relay import frames, links, marks, octets
 from pgcat_cluster.relay import ledger as ledgers
 from pgcat_cluster.relay import survey as surveys
-from pgcat_cluster.relay.copying import Copier
 from pgcat_cluster.relay.desk import Control, Desk
 from pgcat_cluster.relay.flows import Flow, Statement
 from pgcat_cluster.relay.ledger import Owed
 from pgcat_cluster.relay.links import Link
+from pgcat_cluster.relay.preparing import Preparer
 
 if TYPE_CHECKING:
     from pgcat_cluster.relay.server import Server
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 PRIMARY = marks.PRIMARY
 REPLICA = marks.REPLICA
+ANY = marks.ANY
+STANDBY = marks.STANDBY
+ROLES = marks.ROLES
 READS = marks.READS
 SEQUENCES = marks.SEQUENCES
 CALLS = marks.CALLS
@@ -29,7 +32,7 @@ UNPINS = marks.UNPINS
 PREPARES = marks.SEQUENCES | marks.CALLS
 
 
-class Client(Copier):
+class Client(Preparer):
     """One client: its lane, its request in progress, its prepared statements."""
 
     __slots__ = ()
@@ -222,7 +225,8 @@ class Client(Copier):
                 self._spell_out(server, octets.cut(buffer, position + 5, stop), True)
         self.retry = False
         if (
-            self.role == REPLICA
+            self.role != PRIMARY
+            and not server.pool.leads
             and flow.flags & READS
             and self.status == frames.STATUS_IDLE
             and not self.pinned
@@ -271,10 +275,14 @@ class Client(Copier):
 
     def _checkout(self, desk: Desk, role: int) -> Server | None:
         """Take a server, or a place in the queue (None; `refused` if even that was denied)."""
-        if self.primary_only or self.shuns_replicas:
+        if self.role_wish >= 0 and not self.greeting:
+            role = self.role_wish
+        elif self.primary_only or self.shuns_replicas:
             role = PRIMARY
+        elif role == REPLICA and self.reads_wish >= 0:
+            role = ANY if self.reads_wish else STANDBY
         self.role = role
-        target = desk.primary if role == PRIMARY else desk.replica
+        target = desk.targets[self.shard * ROLES + role]
         self.target = target
         server: Server | None = target.take()  # type: ignore[assignment]
         if server is not None:
@@ -311,7 +319,7 @@ class Client(Copier):
         assert desk is not None
         self.greeting = True
         self.settling = True
-        role = PRIMARY if len(desk.primary.pools) > 0 else REPLICA
+        role = PRIMARY if len(desk.targets[PRIMARY].pools) > 0 else REPLICA
         server = self._checkout(desk, role)
         if server is not None:
             server.flush()
@@ -483,7 +491,7 @@ class Client(Copier):
         else:
             self.request_at = desk.clock()
         self.retry = False
-        if self.decided and self.survey_reads and self.role == REPLICA:
+        if self.decided and self.survey_reads and self.role != PRIMARY and not server.pool.leads:
             self.retry = True
             self.request = octets.cut(buffer, position, stop)
         self.decided = False
@@ -519,63 +527,18 @@ class Client(Copier):
         """The first frame of a decided batch goes out: keep the batch if it may be repeated."""
         self.decided = False
         self.retry = False
-        if self.survey_reads and self.role == REPLICA and self.survey_end <= end - position:
+        server = self.server
+        assert server is not None
+        if (
+            self.survey_reads
+            and self.role != PRIMARY
+            and not server.pool.leads
+            and self.survey_end <= end - position
+        ):
             self.retry = True
             self.request = octets.cut(buffer, position, position + self.survey_end)
-        server = self.server
-        if self.flow is not None and self.flow.flags & SEQUENCES and not self.executed and server is not None:
+        if self.flow is not None and self.flow.flags & SEQUENCES and not self.executed:
             server.order(b"DISCARD SEQUENCES", None)
-
-    def _ensure(self, desk: Desk, server: Server, statement: Statement) -> None:
-        """The server knows this statement under its server name when what follows arrives."""
-        if statement in server.prepared:
-            server.prepared[statement] = server.serial + server.transactions
-            server.prepared_hits += 1
-            return
-        if not statement.is_kept:
-            # It is there, or the server says that it is not.
-            return
-        self._make_room(desk, server)
-        server.prepared_misses += 1
-        desk.server_parses += 1
-        server.prepared[statement] = server.serial + server.transactions
-        server.put_bytes(frames.close_frame(statement.server_name))
-        server.ledger.append(ledgers.OWED_CLOSE_QUIET)
-        server.put_bytes(statement.parse_frame(statement.server_name))
-        server.ledger.append(Owed(ledgers.PARSED_QUIET, None, statement))
-
-    def _make_room(self, desk: Desk, server: Server) -> None:
-        # A transaction keeps all that it uses, so there may be more than one too many.
-        excess = len(server.prepared) - desk.prepared_max
-        if excess >= 0:
-            server.evict(excess + max(desk.prepared_max // 8, 1))
-
-    def _spell_out(self, server: Server, text: bytes, is_simple: bool) -> None:
-        """SQL names statements that were prepared by protocol: the server must know them under their names.
-
-        What is left of them when the transaction is over is asked in settling. Before a simple Query comes a Sync
-        of ours: if a statement can not be prepared any more, the Query must be answered all the same.
-        """
-        if self.status == frames.STATUS_FAILED:
-            return
-        is_any = False
-        for name in [*self.statements, *self.overlay]:
-            statement = self._statement(name)
-            if statement is not None and statement.is_kept and name not in self.spelled and name in text:
-                self._prepare_as(server, name, statement)
-                self.spelled.add(name)
-                is_any = True
-        if is_any and is_simple:
-            server.put_bytes(frames.SYNC_FRAME)
-            server.ledger.append(ledgers.OWED_SYNC_QUIET)
-
-    def _prepare_as(self, server: Server, name: bytes, statement: Statement) -> None:
-        """Prepare a statement under a name of the client's; the server forgets it when it is cleaned."""
-        server.put_bytes(frames.close_frame(name))
-        server.ledger.append(ledgers.OWED_CLOSE_QUIET)
-        server.put_bytes(statement.parse_frame(name))
-        server.ledger.append(Owed(ledgers.PARSED_QUIET, name))
-        server.is_stale = True
 
     def _parse(
         self, desk: Desk, server: Server, buffer: bytearray, position: int, stop: int, end: int
@@ -670,7 +633,11 @@ class Client(Copier):
     def _moves(self) -> bool:
         """A batch that was begun on a replica, and only prepared there, may go on at the primary."""
         return (
-            self.role == REPLICA and self.status == frames.STATUS_IDLE and not self.executed and self.unsynced
+            self.role != PRIMARY
+            and self.role_wish < 0
+            and self.status == frames.STATUS_IDLE
+            and not self.executed
+            and self.unsynced
         )
 
     def _move(self, desk: Desk) -> Server | None:
@@ -736,86 +703,6 @@ class Client(Copier):
         server.put_bytes(server_name)
         self._forward(server, buffer, name_end, stop, end)
         return stop
-
-    def _ensure_unnamed(self, server: Server, statement: Statement | None) -> None:
-        """The server's unnamed statement is this client's, or nobody's."""
-        if statement is None:
-            if server.unnamed is not None:
-                server.put_bytes(frames.close_frame(b""))
-                server.ledger.append(ledgers.OWED_CLOSE_UNNAMED_QUIET)
-                server.unnamed = None
-        elif server.unnamed is not statement and statement.is_kept:
-            server.put_bytes(statement.parse_frame(b""))
-            server.ledger.append(ledgers.OWED_PARSE_UNNAMED_QUIET)
-            server.unnamed = statement
-
-    def in_own_words(self, body: bytes) -> bytes:
-        """An ErrorResponse in which servers' names of prepared statements are this client's."""
-        known = [*self.statements.items(), *[(owed.name, owed.statement) for owed in self.answered]]
-        for name, statement in known:
-            if name and statement is not None and statement.server_name and statement.server_name in body:
-                body = body.replace(b'"' + statement.server_name + b'"', b'"' + name + b'"')
-        return b"E" + (len(body) + 4).to_bytes(4, "big") + body
-
-    def confirm(self) -> None:
-        """What was answered of a batch is true now: its names are this client's, or no longer."""
-        for owed in self.answered:
-            name = owed.name
-            assert name is not None
-            statement = owed.statement if owed.kind == ledgers.PARSED else None
-            if len(name) == 0:
-                self.unnamed = statement
-            elif statement is not None:
-                self.statements[name] = statement
-            else:
-                self.statements.pop(name, None)
-        self.answered.clear()
-
-    def _unknown_name(self, name: bytes) -> bytes:
-        """A name the client never prepared goes to the server, which says so; but never one of ours."""
-        if name.startswith(marks.SERVER_NAME_PREFIX):
-            return b"?" + name
-        return name
-
-    def _describe(self, server: Server, buffer: bytearray, position: int, stop: int) -> None:
-        desk = self.desk
-        assert desk is not None
-        if stop - position < 7 or buffer[position + 5] != 0x53 or buffer[stop - 1] != 0:
-            server.put(buffer, position, stop)
-            return
-        name = frames.cut_name(octets.cut(buffer, position + 6, stop - 1))
-        statement = self._statement(name)
-        if len(name) == 0:
-            self._ensure_unnamed(server, statement)
-            server.put(buffer, position, stop)
-            return
-        if statement is None:
-            server_name = self._unknown_name(name)
-        else:
-            self._ensure(desk, server, statement)
-            server_name = statement.server_name
-        server.put_bytes(b"D" + (6 + len(server_name)).to_bytes(4, "big") + b"S" + server_name + b"\0")
-
-    def _close(self, server: Server, buffer: bytearray, position: int, stop: int) -> None:
-        if stop - position < 7 or buffer[position + 5] != 0x53:
-            server.put(buffer, position, stop)
-            server.ledger.append(ledgers.OWED_CLOSE)
-            return
-        name = frames.cut_name(octets.cut(buffer, position + 6, stop - 1))
-        statement = self._statement(name)
-        server.ledger.append(Owed(ledgers.CLOSED, name))
-        if len(name) == 0:
-            server.put(buffer, position, stop)
-            server.unnamed = None
-        elif statement is not None and not statement.is_kept:
-            server.put_bytes(frames.close_frame(statement.server_name))
-            self.flags |= UNPINS
-        else:
-            # A link that was made to know the client's own name must forget it.
-            server.put_bytes(
-                frames.close_frame(self._unknown_name(name) if server.is_stale else marks.NOBODY)
-            )
-        self.overlay[name] = None
 
     def _probe(self, server: Server) -> None:
         """Wait until all that was sent of a batch without Sync has been answered, or has failed.

@@ -18,6 +18,7 @@ cdef class ClientEnd(Waiter):
     cdef public int status
     cdef public Flow flow
     cdef public int role
+    cdef public Py_ssize_t shard
     cdef public bint decided
     cdef public bint awaiting
     cdef public bint unsynced
@@ -43,6 +44,9 @@ cdef class ClientEnd(Waiter):
     cdef public bint copy_synced
     cdef public bint copy_doubt
     cdef public Py_ssize_t copy_syncs
+    cdef public Py_ssize_t shard_wish
+    cdef public int role_wish
+    cdef public int reads_wish
     cdef public int flags
     cdef public object parameters
     cdef public bint settling

@@ -45,10 +45,10 @@ class ClientEnd(Waiter):
         "copying", "cork", "coupled_at", "decided", "desk", "detail", "errors", "executed", "failed", "flags",
         "flow", "greeting", "has_shapes", "is_glued", "is_simple", "is_starting", "lingering",
         "longest_wait_s", "names", "overlay", "parameters", "pinned", "planned", "primary_only", "probed",
-        "probing", "queries", "ready_at", "receiver", "refused", "request", "request_at", "retry", "role",
-        "server", "settling", "shuns_replicas", "skipping", "spelled", "statements", "status", "streaming",
-        "survey_end", "survey_reads", "surveyed", "target", "transactions", "unnamed", "unsynced",
-        "wait_since",
+        "probing", "queries", "reads_wish", "ready_at", "receiver", "refused", "request", "request_at",
+        "retry", "role", "role_wish", "server", "settling", "shard", "shard_wish", "shuns_replicas",
+        "skipping", "spelled", "statements", "status", "streaming", "survey_end", "survey_reads", "surveyed",
+        "target", "transactions", "unnamed", "unsynced", "wait_since",
     )  # fmt: skip
 
     def __init__(self, sock: socket, reactor: Reactor, scratch: bytearray, receiver: Receiver) -> None:
@@ -66,6 +66,7 @@ class ClientEnd(Waiter):
         # The request in progress.
         self.flow: Flow | None = None
         self.role = marks.PRIMARY
+        self.shard = 0
         self.decided = False
         self.awaiting = False
         self.unsynced = False
@@ -92,7 +93,10 @@ class ClientEnd(Waiter):
         self.copy_synced = False
         self.copy_doubt = False
         self.copy_syncs = 0
-        # The session.
+        # The session. Its wishes are -1 where it has none.
+        self.shard_wish = -1
+        self.role_wish = -1
+        self.reads_wish = -1
         self.flags = 0
         self.parameters: object = None
         self.settling = False

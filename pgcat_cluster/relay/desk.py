@@ -108,8 +108,9 @@ class Desk(Gate):
         prepared_max: int,
         flow_entries_max: int = 10000,
         flow_bytes_max: int = 16777216,
+        shards: int = 1,
     ) -> None:
-        super().__init__(balancing, seed, grow, detail)
+        super().__init__(balancing, seed, grow, detail, shards)
         self.control = control
         self.clock = clock
         self.scanner = Scanner()

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from typing import Final
 
+# Which servers of a shard serve: its targets, by number.
 PRIMARY: Final = 0
-REPLICA: Final = 1
+REPLICA: Final = 1  # whoever takes reads, by the pool's policy
+ANY: Final = 2  # the replicas and the primary
+STANDBY: Final = 3  # the replicas alone
+ROLES: Final = 4
 
 # How a server is chosen among several.
 BALANCE_RANDOM: Final = 0

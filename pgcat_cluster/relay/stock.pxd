@@ -24,6 +24,7 @@ cdef class Pool:
     cdef public unsigned long long assigned
     cdef public dict errors
     cdef public bint may_open
+    cdef public bint leads
 
     cpdef Py_ssize_t busy(self) except? -1
     cpdef bint may_grow(self) except? -1
@@ -37,6 +38,7 @@ cdef class Pool:
 cdef class Target:
     cdef public Gate gate
     cdef public int role
+    cdef public Py_ssize_t shard
     cdef public list pools
     cdef public object waiters
     cdef public Py_ssize_t waiting
@@ -67,8 +69,9 @@ cdef class Gate:
     cdef public object detail
     cdef public bint paused
     cdef public unsigned long long tickets
-    cdef public Target primary
-    cdef public Target replica
+    cdef public Py_ssize_t shards
+    cdef public Py_ssize_t waiting
+    cdef public list targets
 
     cpdef unsigned long long next_ticket(self) except? 0
     @cython.locals(x="unsigned long long")

@@ -32,13 +32,13 @@ class Waiter(Link):
 class Pool:
     """The links of one (database, user, server). `busy` of the `opened` links are in use, `opening` are not yet there.
 
-    `key` names the server, `detail` belongs to the pool room. `generation` goes up when all links that exist must be
-    closed at their next check-in.
+    `key` names the server, which is the primary if it `leads`; `detail` belongs to the session. `generation` goes
+    up when all links that exist must be closed at their next check-in.
     """
 
     __slots__ = (
-        "assigned", "detail", "errors", "gate", "generation", "idle", "key", "limit", "may_open", "opened",
-        "opening", "targets", "weight",
+        "assigned", "detail", "errors", "gate", "generation", "idle", "key", "leads", "limit", "may_open",
+        "opened", "opening", "targets", "weight",
     )  # fmt: skip
 
     def __init__(self, gate: Gate, key: str, limit: int, weight: int, detail: object) -> None:
@@ -55,6 +55,7 @@ class Pool:
         self.assigned = 0
         self.errors: dict[bytes, int] = {}
         self.may_open = True
+        self.leads = False
 
     def busy(self) -> int:
         return self.opened - len(self.idle)
@@ -74,13 +75,14 @@ class Pool:
 
     def checkin(self, server: Link) -> None:
         """A link is free and clean: the first waiter it fits gets it, else it rests."""
-        for target in self.targets:
-            if target.waiting > 0 and not self.gate.paused:
-                waiter = self.next_waiter()
-                if waiter is not None:
-                    self.assigned += 1
-                    waiter.granted(server)
-                    return
+        if self.gate.waiting > 0:
+            for target in self.targets:
+                if target.waiting > 0 and not self.gate.paused:
+                    waiter = self.next_waiter()
+                    if waiter is not None:
+                        self.assigned += 1
+                        waiter.granted(server)
+                        return
         self.idle.append(server)
 
     def next_waiter(self) -> Waiter | None:
@@ -100,16 +102,17 @@ class Pool:
 
 
 class Target:
-    """Where statements of one role go: the eligible pools, and who waits for one of their links.
+    """Where statements of one role go in one shard: the eligible pools, and who waits for one of their links.
 
     `waiting` is how many of `waiters` still wait; nobody is kept there when none does.
     """
 
-    __slots__ = ("gate", "pools", "role", "waiters", "waiting", "weight")
+    __slots__ = ("gate", "pools", "role", "shard", "waiters", "waiting", "weight")
 
-    def __init__(self, gate: Gate, role: int) -> None:
+    def __init__(self, gate: Gate, role: int, shard: int = 0) -> None:
         self.gate = gate
         self.role = role
+        self.shard = shard
         self.pools: list[Pool] = []
         self.waiters: deque[tuple[int, Waiter]] = deque()
         self.waiting = 0
@@ -143,6 +146,7 @@ class Target:
         """Back to the front: the link that was meant for it had died."""
         waiter.waiting = True
         self.waiting += 1
+        self.gate.waiting += 1
         self.waiters.appendleft((waiter.ticket, waiter))
 
     def head(self) -> Waiter | None:
@@ -159,6 +163,7 @@ class Target:
         waiter.ticket = self.gate.next_ticket()
         waiter.waiting = True
         self.waiting += 1
+        self.gate.waiting += 1
         self.waiters.append((waiter.ticket, waiter))
 
     def leave(self, waiter: Waiter) -> None:
@@ -166,6 +171,7 @@ class Target:
         if waiter.waiting:
             waiter.waiting = False
             self.waiting -= 1
+            self.gate.waiting -= 1
             if self.waiting == 0:
                 self.waiters.clear()
 
@@ -219,22 +225,29 @@ class Target:
 
 
 class Gate:
-    """What all clients of one (database, user) share: the targets, the order of tickets, pause.
+    """What all clients of one (database, user) share: the targets, how many wait for them and in which order, pause.
 
+    The target of a role in a shard is `targets[shard * ROLES + role]`; there is at least one shard.
     `grow` is called with a pool that has no idle link for a client and may have more.
     """
 
-    __slots__ = ("balancing", "detail", "grow", "paused", "primary", "random", "replica", "tickets")
+    __slots__ = (
+        "balancing", "detail", "grow", "paused", "random", "shards", "targets", "tickets",
+        "waiting",
+    )  # fmt: skip
 
-    def __init__(self, balancing: int, seed: int, grow: Callable[[Pool], None], detail: object) -> None:
+    def __init__(
+        self, balancing: int, seed: int, grow: Callable[[Pool], None], detail: object, shards: int = 1
+    ) -> None:
         self.balancing = balancing
         self.random = seed & 0xFFFFFFFF or 1
         self.grow = grow
         self.detail = detail
         self.paused = False
         self.tickets = 0
-        self.primary = Target(self, marks.PRIMARY)
-        self.replica = Target(self, marks.REPLICA)
+        self.waiting = 0
+        self.shards = shards
+        self.targets = [Target(self, role, shard) for shard in range(shards) for role in range(marks.ROLES)]
 
     def next_ticket(self) -> int:
         self.tickets += 1
@@ -250,5 +263,5 @@ class Gate:
         return x
 
     def serve_waiters(self) -> None:
-        self.primary.serve_waiters()
-        self.replica.serve_waiters()
+        for target in self.targets:
+            target.serve_waiters()

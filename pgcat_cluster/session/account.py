@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 
 from pgcat_cluster.relay.client import Client
 from pgcat_cluster.relay.desk import Desk
@@ -10,7 +11,7 @@ from pgcat_cluster.relay.server import Server
 from pgcat_cluster.relay.stock import Pool
 from pgcat_cluster.session.parameters import Parameters
 from pgcat_cluster.session.wishes import NO_WISHES, Wishes
-from pgcat_cluster.topology.model import PoolSettings, ServerKey
+from pgcat_cluster.topology.model import PoolSettings, ServerKey, Shard
 from pgcat_cluster.topology.settings import OnAllBad
 from pgcat_cluster.topology.view import ClusterView
 from pgcat_cluster.wire.scram import ScramKeys
@@ -88,7 +89,7 @@ class Backend:
 
 
 class Source:
-    """A pool's server: its key, how opening links to it has gone lately, and what links did that are gone."""
+    """A pool's server: its key and shard, how opening links to it has gone lately, what links did that are gone."""
 
     __slots__ = (
         "account",
@@ -100,13 +101,15 @@ class Source:
         "queries",
         "query_s",
         "retry_at",
+        "shard",
         "transaction_s",
         "transactions",
         "wait_s",
     )
 
-    def __init__(self, account: Account, key: ServerKey) -> None:
+    def __init__(self, account: Account, shard: ShardPlace, key: ServerKey) -> None:
         self.account = account
+        self.shard = shard
         self.key = key
         self.failures = 0
         self.last_error = ""
@@ -130,18 +133,29 @@ class Source:
         self.wait_s += server.wait_s
 
 
+class ShardPlace:
+    """Where one shard of an account's data is: its cluster as it is seen now, and a pool for each of its servers."""
+
+    __slots__ = ("database", "number", "on_all_bad", "pools", "view")
+
+    def __init__(self, shard: Shard, view: ClusterView, on_all_bad: OnAllBad = "primary") -> None:
+        self.number = shard.number
+        self.database = shard.database
+        self.view = view
+        self.on_all_bad = on_all_bad
+        self.pools: dict[ServerKey, Pool] = {}
+
+
 class Account:
-    """One (database, user). `desk` is the relay's side of it; `pools` has one entry per server of the cluster.
+    """One (database, user). `desk` is the relay's side of it; `shards` are in order of their numbers.
 
     `greetings` remembers what a server reports under a set of start-up parameters, so that a login needs no server.
     """
 
-    def __init__(self, settings: PoolSettings, view: ClusterView, on_all_bad: OnAllBad = "primary") -> None:
+    def __init__(self, settings: PoolSettings, shards: list[ShardPlace]) -> None:
         self.settings = settings
-        self.view = view
-        self.on_all_bad = on_all_bad
+        self.shards = shards
         self.desk: Desk | None = None
-        self.pools: dict[ServerKey, Pool] = {}
         self.clients: set[Client] = set()
         self.servers: set[Server] = set()
         self.greetings: dict[Parameters, dict[str, str]] = {}
@@ -155,6 +169,11 @@ class Account:
         self.resumed_at = 0.0
         # What a client's own login proved, for users whose password only the servers know.
         self.scram_keys: ScramKeys | None = None
+
+    def pools(self) -> Iterator[Pool]:
+        """Every pool of every shard."""
+        for shard in self.shards:
+            yield from shard.pools.values()
 
     def remember_greeting(self, parameters: Parameters, reported: dict[str, str]) -> None:
         if len(self.greetings) >= GREETINGS_MAX:

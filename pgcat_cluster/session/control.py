@@ -30,7 +30,7 @@ from pgcat_cluster.relay.desk import Desk
 from pgcat_cluster.relay.flows import Flow
 from pgcat_cluster.relay.server import Server
 from pgcat_cluster.relay.stock import Pool, Target
-from pgcat_cluster.session.account import Account, Backend, Source, Visitor
+from pgcat_cluster.session.account import Account, Backend, ShardPlace, Source, Visitor
 from pgcat_cluster.session.answers import CommandAnswer, answer, ground_of, simple_frames
 from pgcat_cluster.session.decisions import ANY_PARAMETER, decide
 from pgcat_cluster.session.parameters import (
@@ -89,27 +89,35 @@ class Control:
         """The relay would have liked a link of this pool."""
         self._grow(pool, is_wanted=True)
 
-    def place(self, account: Account) -> None:
-        """The view or the settings changed: which pools serve which role."""
-        desk = _desk(account)
-        view, settings = account.view, account.settings
-        primary = account.pools.get(view.primary) if view.primary is not None else None
+    def place(self, account: Account, shard: ShardPlace) -> None:
+        """The view of a shard or the settings changed: which of its pools serve which role."""
+        view, settings, pools = shard.view, account.settings, shard.pools
+        primary = pools.get(view.primary) if view.primary is not None else None
         writers = [] if primary is None else [primary]
-        readers = [account.pools[server.key] for server in view.readable if server.key in account.pools]
-        if not readers and account.on_all_bad == "any":
-            readers = [account.pools[server.key] for server in view.replicas if server.key in account.pools]
+        standbys = [pools[server.key] for server in view.readable if server.key in pools]
+        if not standbys and shard.on_all_bad == "any":
+            standbys = [pools[server.key] for server in view.replicas if server.key in pools]
+        everybody = standbys + [pool for pool in writers if pool not in standbys]
+        readers = standbys
         if settings.reads == "primary":
-            readers = list(writers)
+            readers = writers
         elif settings.reads_on_primary == "always" or (
-            settings.reads_on_primary == "when_no_replica" and not readers and account.on_all_bad != "fail"
+            settings.reads_on_primary == "when_no_replica" and not standbys and shard.on_all_bad != "fail"
         ):
-            readers = readers + [pool for pool in writers if pool not in readers]
-        if desk.primary.pools != writers:
-            desk.primary.serve_by(writers)
-        if desk.replica.pools != readers or desk.replica.weight != sum(pool.weight for pool in readers):
-            desk.replica.serve_by(readers)
-        for target in (desk.primary, desk.replica):
+            readers = everybody
+        for pool in pools.values():
+            pool.leads = pool is primary
+        for target, served in zip(
+            self._targets(account, shard), (writers, readers, everybody, standbys), strict=True
+        ):
+            if target.pools != served or target.weight != sum(pool.weight for pool in served):
+                target.serve_by(list(served))
             self._serve(account, target)
+
+    def _targets(self, account: Account, shard: ShardPlace) -> list[Target]:
+        """The targets of one shard, in order of their roles."""
+        first = shard.number * marks.ROLES
+        return _desk(account).targets[first : first + marks.ROLES]
 
     def _serve(self, account: Account, target: Target) -> None:
         """Open links for those who wait, or tell them that there is no server."""
@@ -130,8 +138,10 @@ class Control:
             self._refuse(waiter, NoServer(detail=reason))
 
     def _why_none(self, account: Account, target: Target) -> str:
-        view = account.view
-        if target.role == marks.PRIMARY or account.settings.reads == "primary":
+        view = account.shards[target.shard].view
+        if target.role == marks.PRIMARY or (
+            target.role == marks.REPLICA and account.settings.reads == "primary"
+        ):
             return view.why_no_primary or "no primary is known"
         why = view.refusals()
         if not why and view.why_no_primary == NOT_SEEN:
@@ -200,7 +210,7 @@ class Control:
             # Others may serve; a replica's fate is for health to judge, within its bound.
             if any(other.opened > 0 or other.may_open for other in target.pools):
                 continue
-            if is_down and target.role != marks.PRIMARY and len(source.account.view.servers) > 1:
+            if is_down and target.role != marks.PRIMARY and len(source.shard.view.servers) > 1:
                 continue
             while (waiter := target.head()) is not None:
                 assert isinstance(waiter, Client)
@@ -220,7 +230,7 @@ class Control:
         """
         source = pool.detail
         assert isinstance(source, Source)
-        others = _desk(source.account).replica.pools
+        others = self._targets(source.account, source.shard)[marks.REPLICA].pools
         if not others or pool in others:
             return
         for server in list(source.account.servers):
@@ -579,21 +589,24 @@ class Control:
         now = self.clock()
         desk = _desk(account)
         settings = account.settings
-        for target in (desk.primary, desk.replica):
-            self._expire_waiters(account, target, now)
-            self._serve(account, target)
+        if desk.waiting > 0:
+            for target in desk.targets:
+                self._expire_waiters(account, target, now)
+                self._serve(account, target)
         self._look_around(account, now)
         for server in list(account.servers):
             self._expire_server(account, server, now)
         if settings.idle_session_timeout_s > 0:
             for client in list(account.clients):
                 self._expire_client(client, settings.idle_session_timeout_s, now)
-        for pool in account.pools.values():
+        for pool in account.pools():
             source = pool.detail
             assert isinstance(source, Source)
             if not pool.may_open and now >= source.retry_at:
                 pool.may_open = True
-            if pool.opened + pool.opening < settings.min_size and pool.targets:
+            # What only a session's own wish would use is not kept open for it.
+            is_usual = any(target.role in (marks.PRIMARY, marks.REPLICA) for target in pool.targets)
+            if pool.opened + pool.opening < settings.min_size and is_usual:
                 self._grow(pool)
 
     def _look_around(self, account: Account, now: float) -> None:

@@ -30,7 +30,6 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
 
 def places(snapshot: NodeSnapshot) -> Iterator[Place]:
     backends = {backend.name: backend for backend in snapshot.backends}
-    databases = {database.name: database.server_database for database in snapshot.databases}
     for pool in snapshot.pools:
         seen: list[tuple[int, str]] = []
         for part in pool.servers:
@@ -39,7 +38,7 @@ def places(snapshot: NodeSnapshot) -> Iterator[Place]:
             yield Place(
                 name=f"{pool.database}_shard_{part.shard}_{backend.role}{suffix}",
                 index=sum(shard == part.shard for shard, _ in seen),
-                server_database=databases.get(pool.database, pool.database),
+                server_database=part.server_database or pool.database,
                 pool=pool,
                 part=part,
                 backend=backend,

@@ -83,10 +83,14 @@ class LinkCounts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PoolServerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """One server's part of a pool: the links of one (database, user, server)."""
+    """One server's part of a pool: the links of one (database, user, shard, server).
+
+    `server_database` is the shard's name on the server; unset: as the pool's database.
+    """
 
     server: str
     shard: int = 0
+    server_database: str = ""
     size: int = 0
     is_paused: bool = False
     links: LinkCounts = LinkCounts()
@@ -111,8 +115,8 @@ class PoolSnapshot(msgspec.Struct, frozen=True, kw_only=True):
 class DatabaseSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """One database name that clients may ask for; limits of 0 mean unlimited.
 
-    `server_database` is its name on the servers, `servers` their names in the order of the settings,
-    `force_user` the one user all clients become on the servers, if there is one.
+    `server_database` is its name on the servers (of shard 0, if there are more), `servers` their names in the
+    order of the settings, `force_user` the one user all clients become on the servers, if there is one.
     """
 
     name: str

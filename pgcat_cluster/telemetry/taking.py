@@ -140,10 +140,10 @@ def _database(name: str, accounts: list[Account]) -> DatabaseSnapshot:
     first = accounts[0].settings
     logins = {account.settings.login.user for account in accounts}
     limits = [account.settings.max_clients for account in accounts]
-    keys = {key: None for account in accounts for key in account.pools}
+    keys = {_source(pool).key: None for account in accounts for pool in account.pools()}
     return DatabaseSnapshot(
         name=name,
-        server_database=first.server_database,
+        server_database=first.shards[0].database,
         servers=tuple(map(str, keys)),
         mode=first.mode,
         size=first.size,
@@ -222,7 +222,7 @@ def _pool(account: Account, now_s: float) -> PoolSnapshot:
         for server in account.servers:
             tallies.setdefault(server.pool, _Tally()).add(server)
         active = sum(tally.active for tally in tallies.values())
-        waiting = desk.primary.waiting + desk.replica.waiting
+        waiting = desk.waiting
         idle = max(0, len(account.clients) - active - waiting)
         clients = ClientCounts(active=active, idle=idle, waiting=waiting)
         totals = _totals(account, desk, tallies.values())
@@ -239,10 +239,7 @@ def _pool(account: Account, now_s: float) -> PoolSnapshot:
         oldest_wait_us=oldest_wait_us,
         totals=totals,
         servers=tuple(
-            [
-                _part(key, pool, tallies.get(pool, _UNUSED), is_paused=is_paused)
-                for key, pool in account.pools.items()
-            ]
+            [_part(pool, tallies.get(pool, _UNUSED), is_paused=is_paused) for pool in account.pools()]
         ),
     )
 
@@ -255,7 +252,7 @@ def _was_used(account: Account, desk: Desk) -> bool:
 
 
 def _oldest_wait_us(desk: Desk, now_s: float) -> int:
-    heads = (desk.primary.head(), desk.replica.head())
+    heads = [target.head() for target in desk.targets]
     return _us(max((now_s - head.wait_since for head in heads if isinstance(head, Client)), default=0.0))
 
 
@@ -266,7 +263,7 @@ def _totals(account: Account, desk: Desk, tallies: Iterable[_Tally]) -> Totals:
     return Totals(
         xact_count=desk.transactions + sum(tally.xacts for tally in tallied),
         query_count=desk.queries + sum(tally.queries for tally in tallied),
-        server_assignment_count=sum(pool.assigned for pool in account.pools.values()),
+        server_assignment_count=sum(pool.assigned for pool in account.pools()),
         client_bytes_received=desk.client_bytes_received + sum(client.bytes_received for client in clients),
         client_bytes_sent=desk.client_bytes_sent + sum(client.bytes_sent for client in clients),
         server_bytes_received=desk.server_bytes_received + sum(tally.bytes_received for tally in tallied),
@@ -285,7 +282,7 @@ def _by_sqlstate(counts: Mapping[bytes, int]) -> Counter[str]:
     return Counter({sqlstate.decode("ascii", "replace"): count for sqlstate, count in counts.items()})
 
 
-def _part(key: ServerKey, pool: Pool, tally: _Tally, *, is_paused: bool) -> PoolServerSnapshot:
+def _part(pool: Pool, tally: _Tally, *, is_paused: bool) -> PoolServerSnapshot:
     source = _source(pool)
     links, totals = _NO_LINKS, _NOTHING
     if tally is not _UNUSED or pool.opening:
@@ -310,7 +307,13 @@ def _part(key: ServerKey, pool: Pool, tally: _Tally, *, is_paused: bool) -> Pool
             errors=_by_sqlstate(pool.errors),
         )
     return PoolServerSnapshot(
-        server=str(key), size=pool.limit, is_paused=is_paused, links=links, totals=totals
+        server=str(source.key),
+        shard=source.shard.number,
+        server_database=source.shard.database,
+        size=pool.limit,
+        is_paused=is_paused,
+        links=links,
+        totals=totals,
     )
 
 
@@ -331,7 +334,8 @@ def _backends(facts: Facts) -> tuple[BackendSnapshot, ...]:
                 facts.avoidances.get((name, server.key.name)),
             )
     for account in facts.accounts.values():
-        for key in account.pools:
+        for pool in account.pools():
+            key = _source(pool).key
             if str(key) not in found:
                 found[str(key)] = _backend(key, "unknown", None, "removed", None)
     return tuple(found.values())
@@ -431,13 +435,15 @@ def _links(facts: Facts) -> tuple[ServerLinkSnapshot, ...]:
 
 
 def _link(facts: Facts, account: Account, server: Server) -> ServerLinkSnapshot:
-    backend, key = _link_detail(server), _source(server.pool).key
+    backend, source = _link_detail(server), _source(server.pool)
+    key = source.key
     client = server.client
     visitor = None if client is None else client.detail
     local_address, local_port = _local_address(server.socket)
     return ServerLinkSnapshot(
         number=backend.number,
         server=str(key),
+        shard=source.shard.number,
         database=account.settings.key.database,
         user=account.settings.key.user,
         state=_state(server),

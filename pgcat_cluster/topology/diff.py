@@ -133,7 +133,7 @@ class PoolChanged(Change, frozen=True, kw_only=True):
 
     def needs_new_links(self) -> bool:
         """Whether server links made before the change may not be used after it."""
-        return bool({"cluster", "server_database", "parameters"} & set(self.fields))
+        return bool({"cluster", "server_database", "shards", "parameters"} & set(self.fields))
 
     def __str__(self) -> str:
         return f"pool {self.pool} changed: {', '.join(self.fields)}"
@@ -176,7 +176,7 @@ class Reach(Struct, frozen=True, kw_only=True):
     node: bool
 
     def touches(self, pool: PoolSettings) -> bool:
-        return pool.key in self.pools or pool.key in self.renewed or pool.cluster in self.clusters
+        return pool.key in self.pools or pool.key in self.renewed or bool(pool.clusters & self.clusters)
 
 
 def reach(found: Iterable[Change], topology: Topology) -> Reach:
@@ -192,7 +192,7 @@ def reach(found: Iterable[Change], topology: Topology) -> Reach:
             case ClusterChanged(name=name, fields=fields):
                 clusters.add(name)
                 if "tls" in fields:
-                    renewed |= {key for key, pool in topology.pools.items() if pool.cluster == name}
+                    renewed |= {key for key, pool in topology.pools.items() if name in pool.clusters}
             case ServerAdded(server=key) | ServerRemoved(server=key) | ServerChanged(server=key):
                 clusters.add(key.cluster)
             case FleetChanged(fields=fields) if "health" in fields:
@@ -271,8 +271,24 @@ def _pools_changed(old: Topology, new: Topology) -> Iterator[Change]:
         if any(was != is_now for was, is_now in sizes):
             yield PoolResized(pool=after.key, size=sizes[0], min_size=sizes[1])
         # The login is told of once, as a change of the user's credentials.
-        if fields := _different(before, after, but=("size", "min_size", "login")):
+        fields = (
+            *_places_changed(before, after),
+            *_different(before, after, but=("shards", "size", "min_size", "login")),
+        )
+        if fields:
             yield PoolChanged(pool=after.key, fields=fields)
+
+
+def _places_changed(before: PoolSettings, after: PoolSettings) -> Iterator[str]:
+    """What of its shards is different, by the documents' names: an unsharded pool has none to speak of."""
+    if len(before.shards) == len(after.shards) == 1:
+        was, is_now = before.shards[0], after.shards[0]
+        if was.cluster != is_now.cluster:
+            yield "cluster"
+        if was.database != is_now.database:
+            yield "server_database"
+    elif before.shards != after.shards:
+        yield "shards"
 
 
 _Key = TypeVar("_Key")

@@ -138,12 +138,22 @@ class Sharding(Value, frozen=True, kw_only=True):
     regex_search_limit_bytes: int = 1000
 
 
+class Shard(Value, frozen=True, kw_only=True):
+    """A horizontal part of a pool's data: the cluster that serves it, and the name of its database there."""
+
+    number: int
+    cluster: str
+    database: str
+
+
 class PoolSettings(Value, frozen=True, kw_only=True):
-    """One pool of one user; limits of 0 are off. The defaults are those of the documents."""
+    """One pool of one user; limits of 0 are off. The defaults are those of the documents.
+
+    `shards` are in order of their numbers, which begin at 0; an unsharded pool has one.
+    """
 
     key: PoolKey
-    cluster: str
-    server_database: str
+    shards: tuple[Shard, ...]
     sharding: Sharding | None = None
     login: Credentials
     mode: PoolMode = "transaction"
@@ -167,6 +177,11 @@ class PoolSettings(Value, frozen=True, kw_only=True):
     require_tls: bool = False
     plugins: Plugins | None = None
     mirror: Mirror | None = None
+
+    @property
+    def clusters(self) -> frozenset[str]:
+        """The names of the clusters that serve its shards."""
+        return frozenset(shard.cluster for shard in self.shards)
 
 
 class Topology(Value, frozen=True, kw_only=True):
@@ -346,6 +361,20 @@ def _sharding(
     )
 
 
+def _shards(document: PoolDocument, usual: str) -> tuple[Shard, ...]:
+    """Where the pool's data lie; `usual` is a shard's name on its servers if the document says none."""
+    said = document.shards
+    if said is None:
+        assert document.cluster is not None  # rules: there is one or the other
+        return (Shard(number=0, cluster=document.cluster, database=usual),)
+    clusters = {int(number): cluster for number, cluster in said.clusters.items()}
+    databases = {int(number): database for number, database in said.databases.items()}
+    return tuple(
+        Shard(number=number, cluster=clusters[number], database=databases.get(number, usual))
+        for number in sorted(clusters)
+    )
+
+
 def _pool(
     database: str,
     document: PoolDocument,
@@ -356,8 +385,7 @@ def _pool(
 ) -> PoolSettings:
     pool = PoolSettings(
         key=PoolKey(database, user.name),
-        cluster=document.shards.clusters["0"] if document.shards else document.cluster or "",
-        server_database=document.server_database or database,
+        shards=_shards(document, document.server_database or database),
         sharding=sharding,
         login=user.server,
         plugins=fleet.plugins,

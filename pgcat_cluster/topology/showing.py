@@ -39,7 +39,7 @@ def rows_in_force(path: Path, part: Struct) -> Iterator[tuple[Path, str, str]]:
         case model.User():
             return _rows(path, {"auth": part.auth, "server_user": part.server.user}, {})
         case PoolSettings():
-            place = {"cluster": part.cluster, "server_database": part.server_database}
+            place = {"cluster": part.shards[0].cluster, "server_database": part.shards[0].database}
             return _rows(path, place | as_document(_options(part)), pool_defaults())
     return _rows(path, as_document(part), as_document(type(part)()))
 
@@ -172,7 +172,7 @@ def default_of(field: inspect.Field) -> object:
 @functools.cache
 def pool_defaults() -> dict[str, Any]:
     """What a pool is that says nothing of itself."""
-    silent = PoolSettings(key=PoolKey("", ""), cluster="", server_database="", login=Credentials(user=""))
+    silent = PoolSettings(key=PoolKey("", ""), shards=(), login=Credentials(user=""))
     return as_document(_options(silent))
 
 

@@ -211,7 +211,7 @@ async def test_10000_bogus_cancels_open_no_connection_to_a_server(
     async def refuse(*arguments: object, **options: object) -> None:
         opened.append(arguments)
 
-    monkeypatch.setattr(pgcat_cluster.node, "send_cancel", refuse)
+    monkeypatch.setattr(pgcat_cluster.net.server_links, "send_cancel", refuse)
     owner, other, _ = members
     busy = await blocking(Busy, owner.login, "select pg_sleep(2), 'bogus'", pg_stack)
     pid, secret = busy.key
@@ -341,7 +341,7 @@ async def test_a_server_gets_only_so_many_cancels_at_a_time(pg_stack: Stack) -> 
             for number in range(20)
         ]
         asking = [spawn(blocking(send_cancel, login, busy.key), "cancel") for busy in crowd]
-        await until(lambda: gate.held == 16 and len(node.cancelling) == 20)
+        await until(lambda: gate.held == 16 and len(node.links.cancelling) == 20)
         gate.open.set()
         await asyncio.gather(*asking)
         assert [await blocking(busy.code) for busy in crowd] == ["57014"] * 20

@@ -136,6 +136,7 @@ SNAPSHOT = NodeSnapshot(
             servers=(
                 PoolServerSnapshot(
                     server="p1",
+                    server_database="app_production",
                     size=20,
                     links=LinkCounts(active=1, idle=2, used=3, tested=4, login=5),
                     totals=Totals(
@@ -149,8 +150,13 @@ SNAPSHOT = NodeSnapshot(
                         errors={"42601": 2},
                     ),
                 ),
-                PoolServerSnapshot(server="r1", size=20, links=LinkCounts(active_cancel=6, being_canceled=7)),
-                PoolServerSnapshot(server="r2", size=20, is_paused=True),
+                PoolServerSnapshot(
+                    server="r1",
+                    server_database="app_production",
+                    size=20,
+                    links=LinkCounts(active_cancel=6, being_canceled=7),
+                ),
+                PoolServerSnapshot(server="r2", server_database="app_production", size=20, is_paused=True),
             ),
         ),
     ),

@@ -18,10 +18,10 @@ from pgcat_cluster.relay.client import Client
 from pgcat_cluster.relay.desk import Desk
 from pgcat_cluster.relay.server import Server
 from pgcat_cluster.relay.stock import Pool, Target
-from pgcat_cluster.session.account import Account, Backend, Source, Visitor
+from pgcat_cluster.session.account import Account, Backend, ShardPlace, Source, Visitor
 from pgcat_cluster.session.control import Control
 from pgcat_cluster.session.login import Credential, LoggedIn, LoginPolicy
-from pgcat_cluster.topology.model import Credentials, PoolKey, PoolSettings, ServerKey
+from pgcat_cluster.topology.model import Credentials, PoolKey, PoolSettings, ServerKey, Shard
 from pgcat_cluster.topology.units import Address
 from pgcat_cluster.topology.view import ClusterView, ServerView
 from pgcat_cluster.wire import md5, scram
@@ -139,8 +139,7 @@ class Scene:
         self.settings = msgspec.convert(
             {
                 "key": PoolKey("test", "test"),
-                "cluster": "main",
-                "server_database": "test",
+                "shards": (Shard(number=0, cluster="main", database="test"),),
                 "login": Credentials(user="test"),
                 **options,
             },
@@ -148,8 +147,8 @@ class Scene:
             strict=False,
         )
         keys = {name: ServerKey("main", name, Address(host=name, port=5432)) for name in servers}
-        self.account = Account(
-            self.settings,
+        self.place = ShardPlace(
+            self.settings.shards[0],
             ClusterView(
                 name="main",
                 servers={name: ServerView(key=key, weight=100) for name, key in keys.items()},
@@ -157,6 +156,7 @@ class Scene:
                 why_no_primary="" if "p1" in keys else "none answers",
             ),
         )
+        self.account = Account(self.settings, [self.place])
         self.desk = self.account.desk = Desk(
             marks.BALANCE_LEAST if self.settings.balancing == "least_connections" else marks.BALANCE_RANDOM,
             1,
@@ -169,11 +169,11 @@ class Scene:
             prepared_max=self.settings.prepared_statements_max,
         )
         self.pools = {
-            name: Pool(self.desk, name, self.settings.size, 100, Source(self.account, key))
+            name: Pool(self.desk, name, self.settings.size, 100, Source(self.account, self.place, key))
             for name, key in keys.items()
         }
-        self.account.pools = {key: self.pools[name] for name, key in keys.items()}
-        self.control.place(self.account)
+        self.place.pools = {key: self.pools[name] for name, key in keys.items()}
+        self.control.place(self.account, self.place)
 
     def close(self) -> None:
         for link in [*self.clients.values(), *self.links.values()]:
@@ -292,22 +292,22 @@ class Scene:
         self.desk.paused = False
         self.account.resumed_at = self.now
         self.desk.serve_waiters()
-        self.control.place(self.account)
+        self.control.place(self.account, self.place)
         self.settle()
 
     def lead(self, server: str | None, why_none: str = "") -> None:
         """Another server is the primary, or none is."""
-        before, view = self.account.view.primary, self.account.view.with_primary(server, why_none)
+        before, view = self.place.view.primary, self.place.view.with_primary(server, why_none)
         for key in (before, view.primary):
             if key is not None:
-                self.account.pools[key].generation += 1
-        self.account.view = view
-        self.control.place(self.account)
+                self.place.pools[key].generation += 1
+        self.place.view = view
+        self.control.place(self.account, self.place)
         self.settle()
 
     def avoid(self, server: str, why: str) -> None:
-        self.account.view = self.account.view.with_server(server, why)
-        self.control.place(self.account)
+        self.place.view = self.place.view.with_server(server, why)
+        self.control.place(self.account, self.place)
         self.settle()
 
     def silence(self, server: str) -> None:
@@ -351,8 +351,7 @@ class Scene:
         assert len(self.control.keys) == len([client for client in self.account.clients if _has_key(client)])
 
     def targets(self) -> Iterator[Target]:
-        yield self.desk.primary
-        yield self.desk.replica
+        yield from self.desk.targets
 
     # -- House and Effects ---------------------------------------------------------------------------------
 

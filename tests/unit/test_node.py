@@ -54,9 +54,9 @@ async def test_an_edit_leaves_the_others_as_they_are(node: Node) -> None:
     await adopt(node, topology(a=5, b=9, c=5))
     assert set(node.watches) == {"a", "b", "c"}
     assert {name: node.watches[name] for name in watches} == watches
-    assert node.view.clusters["a"] is view is accounts[PoolKey("a", "a")].view
+    assert node.view.clusters["a"] is view is accounts[PoolKey("a", "a")].shards[0].view
     assert node.provisions.credentials["a"] is credentials
-    assert [pool.limit for pool in accounts[PoolKey("b", "b")].pools.values()] == [9]
+    assert [pool.limit for pool in accounts[PoolKey("b", "b")].pools()] == [9]
     assert node.accounts[PoolKey("a", "a")] is accounts[PoolKey("a", "a")]
 
 
@@ -92,10 +92,7 @@ async def test_the_last_word_of_a_watch_that_is_stopped_is_passed_over(
 
 def sizes(node: Node) -> dict[str, list[int]]:
     """The limits of every pool, by its database."""
-    return {
-        key.database: [pool.limit for pool in account.pools.values()]
-        for key, account in node.accounts.items()
-    }
+    return {key.database: [pool.limit for pool in account.pools()] for key, account in node.accounts.items()}
 
 
 Broken = Callable[[pytest.MonkeyPatch], Callable[[], bool]]
@@ -145,7 +142,11 @@ async def test_what_fails_midway_leaves_all_as_it_was(
     assert sizes(node) == {"a": [5], "b": [5]}
     assert {key: one.settings for key, one in node.accounts.items()} == settings
     assert set(node.watches) == set(node.view.clusters) == {"a", "b"}
-    assert all(one.view is node.view.clusters[one.settings.cluster] for one in node.accounts.values())
+    assert all(
+        shard.view is node.view.clusters[shard.view.name]
+        for one in node.accounts.values()
+        for shard in one.shards
+    )
     # Who is told to go is told last.
     assert (node.accounts[PoolKey("a", "a")] is client_of) is (method != "_remove_account")
     # And it goes on: the same edit is taken whole when it can be.
@@ -199,5 +200,5 @@ async def test_reads_of_a_replica_that_is_out_of_use_are_given_up_if_it_is_silen
     for sample in (Sample(source=Source.FRESH, duration_s=0.1, facts=facts), nothing, nothing):
         node.watches["a"]._receive("r1", sample)
     assert node.view.clusters["a"].servers["r1"].why_not.startswith("bad, soft")
-    pools = node.accounts[PoolKey("a", "a")].pools
-    assert given_up == ([pool for key, pool in pools.items() if key.name == "r1"] if is_silence else [])
+    pools = node.accounts[PoolKey("a", "a")].pools()
+    assert given_up == ([pool for pool in pools if pool.key == "r1"] if is_silence else [])

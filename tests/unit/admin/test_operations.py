@@ -24,7 +24,7 @@ from pgcat_cluster.relay.client import Client
 from pgcat_cluster.relay.desk import Desk
 from pgcat_cluster.relay.server import Server
 from pgcat_cluster.relay.stock import Pool
-from pgcat_cluster.session.account import Account, Backend, Source, Visitor
+from pgcat_cluster.session.account import Account, Backend, ShardPlace, Source, Visitor
 from pgcat_cluster.session.control import Control
 from pgcat_cluster.telemetry.snapshot import (
     BackendSnapshot,
@@ -112,7 +112,8 @@ class House:
         self.operations = Operations(self)
 
     def add_account(self, settings: Any) -> Account:
-        account = Account(settings, self.view.clusters[settings.cluster])
+        shards = [ShardPlace(shard, self.view.clusters[shard.cluster]) for shard in settings.shards]
+        account = Account(settings, shards)
         account.desk = Desk(
             marks.BALANCE_RANDOM,
             1,
@@ -124,11 +125,13 @@ class House:
             statement_bytes_max=1000,
             prepared_max=10,
         )
-        for server in self.topology.clusters[settings.cluster].servers.values():
-            source = Source(account, server.key)
-            account.pools[server.key] = Pool(account.desk, server.key.name, settings.size, 100, source)
+        for place in shards:
+            for server in self.topology.clusters[place.view.name].servers.values():
+                source = Source(account, place, server.key)
+                place.pools[server.key] = Pool(account.desk, server.key.name, settings.size, 100, source)
         self.accounts[settings.key] = account
-        self.control.place(account)
+        for place in shards:
+            self.control.place(account, place)
         return account
 
     def pair(self) -> socket.socket:
@@ -156,7 +159,7 @@ class House:
     def link(self, key: PoolKey = SHOP, server: str = "p1") -> Server:
         """A link that was opened and rests."""
         account = self.accounts[key]
-        pool = next(pool for place, pool in account.pools.items() if place.name == server)
+        pool = next(pool for pool in account.pools() if pool.key == server)
         link = Server(self.pair(), Reactor(), bytearray(65536), pool, self.control)
         pool.opening += 1
         now = monotonic_s()
@@ -264,14 +267,14 @@ def test_links_and_clients_are_counted_by_what_they_do(house: House) -> None:
     ask(waiting, "update t set a = 2")
     house.link(server="r1")
     canceled = house.link(server="r1")
-    house.accounts[SHOP].pools[link.pool.detail.key].idle.clear()
+    link.pool.idle.clear()
     canceled.cancels = 1
     house.link(server="r1").order(b"DISCARD ALL", None)
     pool = house.pool()
     assert pool.clients == ClientCounts(active=1, idle=1, waiting=1)
     assert pool.oldest_wait_us >= 0
     assert [part.links for part in pool.servers] == [
-        LinkCounts(active=1, login=house.accounts[SHOP].pools[link.pool.detail.key].opening),
+        LinkCounts(active=1, login=link.pool.opening),
         LinkCounts(idle=1, tested=1, active_cancel=1, being_canceled=1),
     ]
 
@@ -385,8 +388,9 @@ def test_without_a_primary_or_draining_it_is_not_ready_and_says_why(house: House
 
 def test_a_server_that_only_a_pool_still_knows_is_named(house: House) -> None:
     account = house.accounts[SHOP]
-    gone = ServerKey("old", "p9", next(iter(account.pools)).address)
-    account.pools[gone] = Pool(account.desk, "p9", 1, 100, Source(account, gone))
+    place = account.shards[0]
+    gone = ServerKey("old", "p9", next(iter(place.pools)).address)
+    place.pools[gone] = Pool(account.desk, "p9", 1, 100, Source(account, place, gone))
     snapshot = house.operations.snapshot(connections=False)
     names = {backend.name for backend in snapshot.backends}
     assert {part.server for pool in snapshot.pools for part in pool.servers} == names
@@ -498,8 +502,8 @@ def test_while_paused_nobody_is_told_that_there_is_no_server(house: House) -> No
     house.operations.pause(None, None)
     house.view = house.view.with_cluster(house.view.clusters["main"].with_primary(None, "gone"))
     account = house.accounts[SHOP]
-    account.view = house.view.clusters["main"]
-    house.control.place(account)
+    account.shards[0].view = house.view.clusters["main"]
+    house.control.place(account, account.shards[0])
     ask(client, "update t set a = 1")
     house.control.tick(account)
     assert client.waiting
@@ -542,8 +546,8 @@ def test_history_observes_once_a_second(house: House) -> None:
 def test_primary_and_replica_are_asked_by_role(house: House) -> None:
     """The house of these tests places its pools as a node does."""
     desk = house.accounts[SHOP].desk
-    assert [pool.key for pool in desk.primary.pools] == ["p1"]
-    assert (desk.replica.role, [pool.key for pool in desk.replica.pools]) == (marks.REPLICA, ["r1"])
+    assert [pool.key for pool in desk.targets[marks.PRIMARY].pools] == ["p1"]
+    assert [pool.key for pool in desk.targets[marks.REPLICA].pools] == ["r1"]
 
 
 # -- bans of this node alone, and the fleet of one

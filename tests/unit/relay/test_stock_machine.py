@@ -49,7 +49,7 @@ class Stock(RuleBasedStateMachine):
         self.wanted: list[Pool] = []
         self.gate = Gate(marks.BALANCE_RANDOM, 7, self.wanted.append, None)
         self.pools = [Pool(self.gate, name, 3, 100, None) for name in ("a", "b")]
-        self.targets: list[Target] = [self.gate.primary, self.gate.replica]
+        self.targets: list[Target] = self.gate.targets[: marks.REPLICA + 1]
         self.links: dict[Pool, list[Link]] = {pool: [] for pool in self.pools}
         self.customers: list[Customer] = []
         # Who waits, by target, in the order they came: what the queues must be.

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from pgcat_cluster.errors import ServerLost
+from pgcat_cluster.relay import marks
 from pgcat_cluster.relay.flows import Flow
 from pgcat_cluster.session.account import GREETINGS_MAX
 from pgcat_cluster.wire import messages as m
@@ -166,10 +167,10 @@ def test_who_is_read_from(reads_on_primary: str, has_replica: bool) -> None:
     try:
         if not has_replica:
             scene.avoid("r1", "lag")
-        served = [pool.key for pool in scene.desk.replica.pools]
+        served = [pool.key for pool in scene.desk.targets[marks.REPLICA].pools]
         primary = reads_on_primary == "always" or (reads_on_primary == "when_no_replica" and not has_replica)
         assert served == ["r1"] * has_replica + ["p1"] * primary
-        assert [pool.key for pool in scene.desk.primary.pools] == ["p1"]
+        assert [pool.key for pool in scene.desk.targets[marks.PRIMARY].pools] == ["p1"]
     finally:
         scene.close()
 
@@ -177,6 +178,6 @@ def test_who_is_read_from(reads_on_primary: str, has_replica: bool) -> None:
 def test_reads_of_a_pool_that_reads_from_its_primary() -> None:
     scene = Scene(options={"reads": "primary"})
     try:
-        assert [pool.key for pool in scene.desk.replica.pools] == ["p1"]
+        assert [pool.key for pool in scene.desk.targets[marks.REPLICA].pools] == ["p1"]
     finally:
         scene.close()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pgcat_cluster.topology.model import Credentials, PoolKey, ServerKey, build
+from pgcat_cluster.topology.model import Credentials, PoolKey, ServerKey, Shard, build
 from pgcat_cluster.topology.reading import InvalidSettings, parse
 from pgcat_cluster.topology.secrets import Secret, SecretReference, SecretUnavailable
 from pgcat_cluster.topology.settings import Settings
@@ -44,7 +44,10 @@ def test_a_pool_is_what_its_user_says_then_what_it_says_then_the_default() -> No
     topology = build(parse(TEXT, "x"), _secret)
     pool = topology.pools[PoolKey("Sales 2", "App_RW")]
     assert (pool.size, pool.lifetime_s, pool.reads, pool.min_size) == (40, 7200.0, "primary", 0)
-    assert (pool.checkout_timeout_s, pool.server_database, pool.cluster) == (15.0, "Sales 2", "main")
+    assert (pool.checkout_timeout_s, pool.shards) == (
+        15.0,
+        (Shard(number=0, cluster="main", database="Sales 2"),),
+    )
     assert (pool.writing_functions, dict(pool.parameters)) == (("audit",), {"search_path": "x"})
     other = topology.pools[PoolKey("Sales 2", "other")]
     assert (other.size, other.reads) == (30, "replicas")

@@ -1,0 +1,154 @@
+"""How servers learn a client's prepared statements: under names of ours, when they are needed, as many as fit."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pgcat_cluster.relay import frames, marks, octets
+from pgcat_cluster.relay import ledger as ledgers
+from pgcat_cluster.relay.copying import Copier
+from pgcat_cluster.relay.desk import Desk
+from pgcat_cluster.relay.flows import Statement
+from pgcat_cluster.relay.ledger import Owed
+
+if TYPE_CHECKING:
+    from pgcat_cluster.relay.server import Server
+
+UNPINS = marks.UNPINS
+
+
+class Preparer(Copier):
+    """The part of a client that names statements in the server's terms."""
+
+    __slots__ = ()
+
+    def _ensure(self, desk: Desk, server: Server, statement: Statement) -> None:
+        """The server knows this statement under its server name when what follows arrives."""
+        if statement in server.prepared:
+            server.prepared[statement] = server.serial + server.transactions
+            server.prepared_hits += 1
+            return
+        if not statement.is_kept:
+            # It is there, or the server says that it is not.
+            return
+        self._make_room(desk, server)
+        server.prepared_misses += 1
+        desk.server_parses += 1
+        server.prepared[statement] = server.serial + server.transactions
+        server.put_bytes(frames.close_frame(statement.server_name))
+        server.ledger.append(ledgers.OWED_CLOSE_QUIET)
+        server.put_bytes(statement.parse_frame(statement.server_name))
+        server.ledger.append(Owed(ledgers.PARSED_QUIET, None, statement))
+
+    def _make_room(self, desk: Desk, server: Server) -> None:
+        # A transaction keeps all that it uses, so there may be more than one too many.
+        excess = len(server.prepared) - desk.prepared_max
+        if excess >= 0:
+            server.evict(excess + max(desk.prepared_max // 8, 1))
+
+    def _spell_out(self, server: Server, text: bytes, is_simple: bool) -> None:
+        """SQL names statements that were prepared by protocol: the server must know them under their names.
+
+        What is left of them when the transaction is over is asked in settling. Before a simple Query comes a Sync
+        of ours: if a statement can not be prepared any more, the Query must be answered all the same.
+        """
+        if self.status == frames.STATUS_FAILED:
+            return
+        is_any = False
+        for name in [*self.statements, *self.overlay]:
+            statement = self._statement(name)
+            if statement is not None and statement.is_kept and name not in self.spelled and name in text:
+                self._prepare_as(server, name, statement)
+                self.spelled.add(name)
+                is_any = True
+        if is_any and is_simple:
+            server.put_bytes(frames.SYNC_FRAME)
+            server.ledger.append(ledgers.OWED_SYNC_QUIET)
+
+    def _prepare_as(self, server: Server, name: bytes, statement: Statement) -> None:
+        """Prepare a statement under a name of the client's; the server forgets it when it is cleaned."""
+        server.put_bytes(frames.close_frame(name))
+        server.ledger.append(ledgers.OWED_CLOSE_QUIET)
+        server.put_bytes(statement.parse_frame(name))
+        server.ledger.append(Owed(ledgers.PARSED_QUIET, name))
+        server.is_stale = True
+
+    def _ensure_unnamed(self, server: Server, statement: Statement | None) -> None:
+        """The server's unnamed statement is this client's, or nobody's."""
+        if statement is None:
+            if server.unnamed is not None:
+                server.put_bytes(frames.close_frame(b""))
+                server.ledger.append(ledgers.OWED_CLOSE_UNNAMED_QUIET)
+                server.unnamed = None
+        elif server.unnamed is not statement and statement.is_kept:
+            server.put_bytes(statement.parse_frame(b""))
+            server.ledger.append(ledgers.OWED_PARSE_UNNAMED_QUIET)
+            server.unnamed = statement
+
+    def in_own_words(self, body: bytes) -> bytes:
+        """An ErrorResponse in which servers' names of prepared statements are this client's."""
+        known = [*self.statements.items(), *[(owed.name, owed.statement) for owed in self.answered]]
+        for name, statement in known:
+            if name and statement is not None and statement.server_name and statement.server_name in body:
+                body = body.replace(b'"' + statement.server_name + b'"', b'"' + name + b'"')
+        return b"E" + (len(body) + 4).to_bytes(4, "big") + body
+
+    def confirm(self) -> None:
+        """What was answered of a batch is true now: its names are this client's, or no longer."""
+        for owed in self.answered:
+            name = owed.name
+            assert name is not None
+            statement = owed.statement if owed.kind == ledgers.PARSED else None
+            if len(name) == 0:
+                self.unnamed = statement
+            elif statement is not None:
+                self.statements[name] = statement
+            else:
+                self.statements.pop(name, None)
+        self.answered.clear()
+
+    def _unknown_name(self, name: bytes) -> bytes:
+        """A name the client never prepared goes to the server, which says so; but never one of ours."""
+        if name.startswith(marks.SERVER_NAME_PREFIX):
+            return b"?" + name
+        return name
+
+    def _describe(self, server: Server, buffer: bytearray, position: int, stop: int) -> None:
+        desk = self.desk
+        assert desk is not None
+        if stop - position < 7 or buffer[position + 5] != 0x53 or buffer[stop - 1] != 0:
+            server.put(buffer, position, stop)
+            return
+        name = frames.cut_name(octets.cut(buffer, position + 6, stop - 1))
+        statement = self._statement(name)
+        if len(name) == 0:
+            self._ensure_unnamed(server, statement)
+            server.put(buffer, position, stop)
+            return
+        if statement is None:
+            server_name = self._unknown_name(name)
+        else:
+            self._ensure(desk, server, statement)
+            server_name = statement.server_name
+        server.put_bytes(b"D" + (6 + len(server_name)).to_bytes(4, "big") + b"S" + server_name + b"\0")
+
+    def _close(self, server: Server, buffer: bytearray, position: int, stop: int) -> None:
+        if stop - position < 7 or buffer[position + 5] != 0x53:
+            server.put(buffer, position, stop)
+            server.ledger.append(ledgers.OWED_CLOSE)
+            return
+        name = frames.cut_name(octets.cut(buffer, position + 6, stop - 1))
+        statement = self._statement(name)
+        server.ledger.append(Owed(ledgers.CLOSED, name))
+        if len(name) == 0:
+            server.put(buffer, position, stop)
+            server.unnamed = None
+        elif statement is not None and not statement.is_kept:
+            server.put_bytes(frames.close_frame(statement.server_name))
+            self.flags |= UNPINS
+        else:
+            # A link that was made to know the client's own name must forget it.
+            server.put_bytes(
+                frames.close_frame(self._unknown_name(name) if server.is_stale else marks.NOBODY)
+            )
+        self.overlay[name] = None
