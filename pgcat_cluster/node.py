@@ -58,6 +58,7 @@ from pgcat_cluster.session.login import LoggedIn, LoginPolicy
 from pgcat_cluster.telemetry.logs import Event, RepeatLimit, configure_logs, get_logger, lifecycle
 from pgcat_cluster.telemetry.taking import ConsoleVisit
 from pgcat_cluster.topology import diff as changes
+from pgcat_cluster.topology.cutover import refuse_cutovers
 from pgcat_cluster.topology.model import (
     Cluster,
     PoolKey,
@@ -108,6 +109,10 @@ class Fellowship(Protocol):
 
     async def reload(self) -> list[str]:
         """Read again what lies outside the store. Raises ConfigFault."""
+
+
+# What a decision about a statement rests on: if it changes, all are made anew.
+_DECIDES = ("reads", "writing_functions", "default_role", "sharding")
 
 
 class Node:
@@ -525,6 +530,7 @@ class Node:
 
     def _provided(self) -> Provisions:
         topology = load(self.path, lambda text: self.log.warning("config.warning", text=text))
+        refuse_cutovers(self.topology, topology, str(self.path))
         return provide(topology, self.provisions)
 
     async def adopt(self, provisions: Provisions) -> list[str]:
@@ -600,7 +606,7 @@ class Node:
         desk.balancing = BALANCE_LEAST if settings.balancing == "least_connections" else BALANCE_RANDOM
         desk.prepared_max = settings.prepared_statements_max
         desk.statement_bytes_max = self.topology.node.statement_bytes_max
-        if (before.reads, before.writing_functions) != (settings.reads, settings.writing_functions):
+        if any(getattr(before, field) != getattr(settings, field) for field in _DECIDES):
             desk.forget()
         for pool in account.pools():
             pool.limit = settings.size

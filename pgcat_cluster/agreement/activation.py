@@ -48,6 +48,7 @@ from pgcat_cluster.agreement.transactions import (
     nothing_newer,
     unchanged,
 )
+from pgcat_cluster.topology.cutover import cutovers
 from pgcat_cluster.topology.settings import Activation
 
 SCHEMA_VERSION = 1
@@ -279,6 +280,9 @@ class Steward:
             return _Decision(state="waiting", why="the first documents of a fleet need a pool")
         if sight.is_frozen:
             return _Decision(state="frozen", why="override/_fleet/freeze is there")
+        if sight.running is not None and (moved := cutovers(sight.running.settings, judged.settings)):
+            # Nodes say so themselves, but may have judged beside an older generation.
+            return _Decision(state="refused", why=f"{moved[0].path}: {moved[0].message}")
         if why := self._too_much(sight, judged):
             return _Decision(state="refused", why="; ".join(filter(None, (why, sight.override_misfit))))
         return _Decision(state="validating", activate=True)

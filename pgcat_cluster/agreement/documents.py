@@ -17,7 +17,7 @@ VALUE_BYTES_MAX = 64 << 10
 ACCEPTED_BYTES_MAX = 1 << 20
 
 # What this version can do; a document or mechanism that needs more is refused by name.
-FEATURES = ("config-1", "ban-1", "cancel-1")
+FEATURES = ("config-1", "ban-1", "cancel-1", "shards-1")
 
 Scope = str  # `fleet`, or `zone:` and the name of a zone
 

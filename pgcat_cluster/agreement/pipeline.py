@@ -31,6 +31,7 @@ from pgcat_cluster.agreement.effects import Alarm, Effect, Fetch, Preflight, Run
 from pgcat_cluster.agreement.keys import Keys
 from pgcat_cluster.agreement.memory import Memory
 from pgcat_cluster.agreement.transactions import Row
+from pgcat_cluster.topology.cutover import cutovers
 from pgcat_cluster.topology.reading import Problem
 from pgcat_cluster.topology.settings import Activation, Settings
 
@@ -96,6 +97,7 @@ class Follower:
         self._judging: _Judging | None = None
         self._wants = Wants(keys)
         self._judge = judge
+        self._needs_cutover = False
         self._config_is_gone = False
         # What `decided/accepted` asks to be run: its row, what was understood of it, and what was asked for it.
         self._accepted_row: Row | None = None
@@ -132,6 +134,9 @@ class Follower:
     def ran(self, accepted: Accepted, settings: Settings) -> None:
         """What `Run` asked for is in force."""
         self.running = Running(accepted=accepted, settings=settings)
+        if self._needs_cutover:
+            # It was wrong beside what was run till now.
+            self.judge_again()
         if self._candidate == accepted:
             self._candidate = None
             self._texts = {}
@@ -220,6 +225,10 @@ class Follower:
             return []
         judging.settings = judged.settings
         before = self.running.settings if self.running else None
+        if before is not None and (moved := cutovers(before, judged.settings)):
+            self._conclude(wanted, wrong_in(moved))
+            self._needs_cutover = True
+            return []
         return [
             Preflight(bundle=wanted.bundle, settings=judged.settings, changed=changed, before=before),
         ]
@@ -230,6 +239,7 @@ class Follower:
 
     def _conclude(self, wanted: Desired, hard: tuple[Wrong, ...], soft: tuple[Wrong, ...] = ()) -> None:
         self._judging = None
+        self._needs_cutover = False
         revisions = wanted.revisions
         if hard:
             self.ack = structs.replace(

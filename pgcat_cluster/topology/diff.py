@@ -11,6 +11,8 @@ from pgcat_cluster.topology.model import (
     PoolSettings,
     Server,
     ServerKey,
+    Sharding,
+    ShardMap,
     Topology,
     User,
     Value,
@@ -97,6 +99,29 @@ class CredentialsChanged(Change, frozen=True, kw_only=True):
         return f"user {self.user} has other credentials towards {' and '.join(self.sides)}"
 
 
+class ShardMapAdded(Change, frozen=True, kw_only=True):
+    name: str
+
+    def __str__(self) -> str:
+        return f"shard map {self.name} added"
+
+
+class ShardMapRemoved(Change, frozen=True, kw_only=True):
+    name: str
+
+    def __str__(self) -> str:
+        return f"shard map {self.name} removed"
+
+
+class ShardMapChanged(Change, frozen=True, kw_only=True):
+    """What it means for a pool that goes by it is told as a change of the pool."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return f"shard map {self.name} changed"
+
+
 class PoolAdded(Change, frozen=True, kw_only=True):
     pool: PoolKey
 
@@ -126,7 +151,7 @@ class PoolResized(Change, frozen=True, kw_only=True):
 
 
 class PoolChanged(Change, frozen=True, kw_only=True):
-    """Anything but its size."""
+    """Anything but its size. `shards.map`: keys lie elsewhere; `sharding`: a statement's shard is told otherwise."""
 
     pool: PoolKey
     fields: tuple[str, ...]
@@ -219,11 +244,13 @@ def _added(old: Topology, new: Topology) -> Iterator[Change]:
     yield from (ClusterAdded(name=name) for name in _only(new.clusters, old.clusters))
     yield from (ServerAdded(server=key) for key in _only(_servers(new), _servers(old)))
     yield from (UserAdded(user=name) for name in _only(new.users, old.users))
+    yield from (ShardMapAdded(name=name) for name in _only(new.shardmaps, old.shardmaps))
     yield from (PoolAdded(pool=key) for key in _only(new.pools, old.pools))
 
 
 def _removed(old: Topology, new: Topology) -> Iterator[Change]:
     yield from (PoolRemoved(pool=key) for key in _only(old.pools, new.pools))
+    yield from (ShardMapRemoved(name=name) for name in _only(old.shardmaps, new.shardmaps))
     yield from (UserRemoved(user=name) for name in _only(old.users, new.users))
     yield from (ServerRemoved(server=key) for key in _only(_servers(old), _servers(new)))
     yield from (ClusterRemoved(name=name) for name in _only(old.clusters, new.clusters))
@@ -239,6 +266,9 @@ def _changed(old: Topology, new: Topology) -> Iterator[Change]:
         yield FleetChanged(fields=fields)
     yield from _clusters_changed(old, new)
     yield from _users_changed(old, new)
+    yield from (
+        ShardMapChanged(name=now.name) for was, now in _both(old.shardmaps, new.shardmaps) if was != now
+    )
     yield from _pools_changed(old, new)
 
 
@@ -273,7 +303,8 @@ def _pools_changed(old: Topology, new: Topology) -> Iterator[Change]:
         # The login is told of once, as a change of the user's credentials.
         fields = (
             *_places_changed(before, after),
-            *_different(before, after, but=("shards", "size", "min_size", "login")),
+            *_different(before, after, but=("shards", "sharding", "size", "min_size", "login")),
+            *_shards_told_otherwise(before.sharding, after.sharding),
         )
         if fields:
             yield PoolChanged(pool=after.key, fields=fields)
@@ -291,8 +322,20 @@ def _places_changed(before: PoolSettings, after: PoolSettings) -> Iterator[str]:
         yield "shards"
 
 
+def _shards_told_otherwise(before: Sharding | None, after: Sharding | None) -> Iterator[str]:
+    """Two kinds of change: which shard has a key, and how the key of a statement is found."""
+    if before is None or after is None:
+        if before is not after:
+            yield "sharding"
+        return
+    if before.map != after.map:
+        yield "shards.map"
+    if _different(before, after, but=("map",)):
+        yield "sharding"
+
+
 _Key = TypeVar("_Key")
-_Entry = TypeVar("_Entry", Cluster, Server, User, PoolSettings)
+_Entry = TypeVar("_Entry", Cluster, Server, User, ShardMap, PoolSettings)
 _Any = TypeVar("_Any", bound=Value | Document)
 
 

@@ -1,6 +1,6 @@
 """What exists, resolved and immutable: clusters, servers, users and pools, every default filled in."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Literal, TypeVar
 
@@ -185,7 +185,10 @@ class PoolSettings(Value, frozen=True, kw_only=True):
 
 
 class Topology(Value, frozen=True, kw_only=True):
-    """Everything one node works by. A change is another Topology; `diff` tells two apart."""
+    """Everything one node works by, and the `documents` that say so, without verifiers.
+
+    A change is another Topology; `diff` tells two apart.
+    """
 
     node: Node
     fleet: Fleet
@@ -193,6 +196,7 @@ class Topology(Value, frozen=True, kw_only=True):
     users: Mapping[str, User]
     pools: Mapping[PoolKey, PoolSettings]
     shardmaps: Mapping[str, ShardMap] = MappingProxyType({})
+    documents: Settings = Settings()
 
     def server(self, key: ServerKey) -> Server | None:
         """The server of this key, unless it left or moved."""
@@ -228,20 +232,8 @@ class _Builder:
     def topology(self, source: str) -> Topology:
         settings = self._settings
         users = {label: self._user(label, document) for label, document in settings.users.items()}
-        maps = {name: _shard_map(name, document) for name, document in settings.shardmaps.items()}
-        pools = [
-            _pool(
-                document.database or label,
-                document,
-                document.users[user],
-                users[user],
-                settings.fleet,
-                sharding,
-            )
-            for label, document in settings.pools.items()
-            for sharding in (_sharding(document, settings.shardmaps, maps),)
-            for user in document.users
-        ]
+        maps = shard_maps(settings)
+        pools = [pool for label in settings.pools for pool in self._pools(label, users, maps)]
         topology = Topology(
             node=settings.node,
             fleet=settings.fleet,
@@ -249,10 +241,34 @@ class _Builder:
             users=_table({user.name: user for user in users.values()}),
             pools=_table({pool.key: pool for pool in pools}),
             shardmaps=_table(maps),
+            documents=structs.replace(
+                settings,
+                users={label: structs.replace(user, verifier=None) for label, user in settings.users.items()},
+            ),
         )
         if self._problems:
             raise InvalidSettings(source, self._problems)
         return topology
+
+    def _pools(
+        self, label: str, users: Mapping[str, User], maps: Mapping[str, ShardMap]
+    ) -> Iterator[PoolSettings]:
+        document = self._settings.pools[label]
+        shards, sharding = shards_of(document, label), _sharding(document, self._settings.shardmaps, maps)
+        for name, said in document.users.items():
+            user, options = users[name], pool_options(document, said)
+            if isinstance(functions := options.get("writing_functions"), list):
+                options["writing_functions"] = tuple(functions)
+            if isinstance(parameters := options.get("parameters"), dict):
+                options["parameters"] = _table(parameters)
+            pool = PoolSettings(
+                key=PoolKey(document.database or label, user.name),
+                shards=shards,
+                sharding=sharding,
+                login=user.server,
+                plugins=self._settings.fleet.plugins,
+            )
+            yield structs.replace(pool, **options)
 
     def _secret(self, reference: str | None, path: Path) -> Secret | None:
         if reference is None:
@@ -311,6 +327,32 @@ class _Builder:
         )
 
 
+def shards_of(pool: PoolDocument, label: str) -> tuple[Shard, ...]:
+    """Where the data of the pool of this label lie, in the order of their numbers."""
+    usual, said = pool.server_database or pool.database or label, pool.shards
+    if said is None:
+        assert pool.cluster is not None  # rules: there is one or the other
+        return (Shard(number=0, cluster=pool.cluster, database=usual),)
+    return tuple(
+        Shard(number=number, cluster=said.clusters[label], database=said.databases.get(label, usual))
+        for number, label in enumerate(map(str, range(len(said.clusters))))
+    )
+
+
+def shard_maps(settings: Settings) -> dict[str, ShardMap]:
+    """All maps by their names."""
+    return {name: _shard_map(name, document) for name, document in settings.shardmaps.items()}
+
+
+def map_of(pool: PoolDocument, maps: Mapping[str, ShardMap]) -> ShardMap | None:
+    """By which map a pool goes; None if it has no shards."""
+    if pool.shards is None:
+        return None
+    if pool.shards.map is None:
+        return ShardMap(name="", kind="hash", key_type="bigint", shards=len(pool.shards.clusters))
+    return maps[pool.shards.map]
+
+
 def _shard_map(name: str, document: ShardMapDocument) -> ShardMap:
     key_type = document.key.type
     return ShardMap(
@@ -338,16 +380,15 @@ def _bounds(document: ShardMapDocument) -> tuple[tuple[Key, int], ...]:
 def _sharding(
     document: PoolDocument, documents: Mapping[str, ShardMapDocument], maps: Mapping[str, ShardMap]
 ) -> Sharding | None:
-    if document.shards is None:
+    shard_map = map_of(document, maps)
+    if shard_map is None:
         return None
     said = document.sharding or PoolSharding()
-    name, key = document.shards.map, said.key
-    if key is None:
-        key = name and documents[name].key.column
+    key = said.key
+    if key is None and shard_map.name:
+        key = documents[shard_map.name].key.column
     return Sharding(
-        map=ShardMap(name="", kind="hash", key_type="bigint", shards=len(document.shards.clusters))
-        if name is None
-        else maps[name],
+        map=shard_map,
         key=(key or "").lower(),
         tables=_table({compared_table(table): one.key.lower() for table, one in said.tables.items()}),
         reference=frozenset(compared_table(table) for table in said.reference),
@@ -359,43 +400,6 @@ def _sharding(
         sharding_key_regex=said.sharding_key_regex or "",
         regex_search_limit_bytes=said.regex_search_limit,
     )
-
-
-def _shards(document: PoolDocument, usual: str) -> tuple[Shard, ...]:
-    """Where the pool's data lie; `usual` is a shard's name on its servers if the document says none."""
-    said = document.shards
-    if said is None:
-        assert document.cluster is not None  # rules: there is one or the other
-        return (Shard(number=0, cluster=document.cluster, database=usual),)
-    clusters = {int(number): cluster for number, cluster in said.clusters.items()}
-    databases = {int(number): database for number, database in said.databases.items()}
-    return tuple(
-        Shard(number=number, cluster=clusters[number], database=databases.get(number, usual))
-        for number in sorted(clusters)
-    )
-
-
-def _pool(
-    database: str,
-    document: PoolDocument,
-    said: PoolUser,
-    user: User,
-    fleet: Fleet,
-    sharding: Sharding | None,
-) -> PoolSettings:
-    pool = PoolSettings(
-        key=PoolKey(database, user.name),
-        shards=_shards(document, document.server_database or database),
-        sharding=sharding,
-        login=user.server,
-        plugins=fleet.plugins,
-    )
-    options = pool_options(document, said)
-    if isinstance(functions := options.get("writing_functions"), list):
-        options["writing_functions"] = tuple(functions)
-    if isinstance(parameters := options.get("parameters"), dict):
-        options["parameters"] = _table(parameters)
-    return structs.replace(pool, **options)
 
 
 def _table(entries: Mapping[_Key, _Entry]) -> Mapping[_Key, _Entry]:

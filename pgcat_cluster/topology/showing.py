@@ -27,6 +27,7 @@ def parts_in_force(topology: Topology) -> Iterator[tuple[Path, Struct]]:
     yield ("node",), topology.node
     yield ("fleet",), topology.fleet
     yield from ((("clusters", name), cluster) for name, cluster in topology.clusters.items())
+    yield from ((("shardmaps", name), one) for name, one in topology.documents.shardmaps.items())
     yield from ((("users", name), user) for name, user in topology.users.items())
     yield from ((("pools", key.database, "users", key.user), pool) for key, pool in topology.pools.items())
 
@@ -39,8 +40,11 @@ def rows_in_force(path: Path, part: Struct) -> Iterator[tuple[Path, str, str]]:
         case model.User():
             return _rows(path, {"auth": part.auth, "server_user": part.server.user}, {})
         case PoolSettings():
-            place = {"cluster": part.shards[0].cluster, "server_database": part.shards[0].database}
-            return _rows(path, place | as_document(_options(part)), pool_defaults())
+            place = {name: _plain_tree(value) for name, value in _lying(part).items() if value is not None}
+            usual = pool_defaults() | {"sharding": as_document(documents.PoolSharding())}
+            return _rows(path, place | as_document(_options(part)), usual)
+        case documents.ShardMap():
+            return _rows(path, as_document(part), {})
     return _rows(path, as_document(part), as_document(type(part)()))
 
 
@@ -105,8 +109,7 @@ def resolved(settings: Settings) -> Settings:
             pool,
             **dict.fromkeys(PoolOptions.__struct_fields__),
             database=database,
-            **_lying(pool, database),
-            sharding=pool.shards and _sharding(next(topology.pools[key].sharding for key in keys.values())),
+            **_lying(next(topology.pools[key] for key in keys.values())),
             users={user: _options(topology.pools[key]) for user, key in keys.items()},
         )
     return structs.replace(
@@ -123,18 +126,25 @@ def resolved(settings: Settings) -> Settings:
     )
 
 
-def _lying(pool: documents.Pool, database: str) -> dict[str, Any]:
-    """Where the data of a pool lie: in one database, or in one for each shard."""
-    usual = pool.server_database or database
-    if pool.shards is None:
-        return {"server_database": usual}
-    databases = {shard: pool.shards.databases.get(shard, usual) for shard in pool.shards.clusters}
-    return {"server_database": None, "shards": structs.replace(pool.shards, databases=databases)}
+def _plain_tree(value: Struct | str) -> dict[str, Any] | str:
+    return value if isinstance(value, str) else as_document(value)
 
 
-def _sharding(sharding: model.Sharding | None) -> documents.PoolSharding | None:
-    if sharding is None:
-        return None
+def _lying(pool: PoolSettings) -> dict[str, Any]:
+    """Where the data of a pool lie, by field of its document: in one database, or in one for each shard."""
+    if pool.sharding is None:
+        (whole,) = pool.shards
+        return {"cluster": whole.cluster, "server_database": whole.database}
+    shards = documents.PoolShards(
+        map=pool.sharding.map.name or None,
+        clusters={str(shard.number): shard.cluster for shard in pool.shards},
+        databases={str(shard.number): shard.database for shard in pool.shards},
+    )
+    silent = {"cluster": None, "server_database": None}
+    return silent | {"shards": shards, "sharding": _sharding(pool.sharding)}
+
+
+def _sharding(sharding: model.Sharding) -> documents.PoolSharding:
     return documents.PoolSharding(
         key=sharding.key,
         tables={table: documents.TableSharding(key=column) for table, column in sharding.tables.items()},

@@ -21,6 +21,7 @@ from typing import Any
 
 import pytest
 
+from pgcat_cluster.topology.cutover import refuse_cutovers
 from pgcat_cluster.topology.diff import diff
 from pgcat_cluster.topology.model import Topology, build
 from pgcat_cluster.topology.reading import InvalidSettings, parse, read
@@ -58,6 +59,7 @@ class Player:
                     topology, tree = self.build(read(self.tree, SOURCE)), self.tree
                 case _:
                     raise ValueError(f"unknown verb: {step}")
+            refuse_cutovers(self.topology, topology, SOURCE)
         except InvalidSettings as invalid:
             return list(invalid.lines())
         changes = [str(change) for change in diff(self.topology, topology)]

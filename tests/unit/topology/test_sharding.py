@@ -5,7 +5,7 @@ import pytest
 from pgcat_cluster.topology.model import PoolKey, Sharding, ShardMap, Topology, build
 from pgcat_cluster.topology.reading import parse
 from pgcat_cluster.topology.sharding_keys import Key, KeyType, compared_table, read_key
-from pgcat_cluster.topology.showing import shown_lines
+from pgcat_cluster.topology.showing import parts_in_force, rows_in_force, shown_lines
 
 PLACES = """
 clusters.s00.servers.r1.host = "a"
@@ -193,3 +193,21 @@ def test_a_sharded_pool_is_shown_with_all_that_is_in_force() -> None:
         "shardmaps.m.ranges = {}",
         'shardmaps.m.cutover = "barrier"',
     ]
+
+
+def test_what_is_in_force_in_a_sharded_pool_has_its_rows() -> None:
+    topology = built(LYING + USING)
+    parts = dict(parts_in_force(topology))
+    pool = ("pools", "app", "users", "app")
+    rows = {path[4:]: rest for path, *rest in rows_in_force(pool, parts[pool])}
+    assert {path: rest for path, rest in rows.items() if path[0] in ("cluster", "shards")} == {
+        ("shards", "map"): ["m", ""],
+        ("shards", "clusters", "0"): ["s00", ""],
+        ("shards", "clusters", "1"): ["s01", ""],
+        ("shards", "databases", "0"): ["app", ""],
+        ("shards", "databases", "1"): ["app", ""],
+    }
+    assert rows["sharding", "key"] == ["id", ""]
+    assert rows["sharding", "otherwise"] == ["refuse", "refuse"]
+    rows_of_map = rows_in_force(("shardmaps", "m"), parts["shardmaps", "m"])
+    assert (("shardmaps", "m", "kind"), "pg_bigint_hash", "") in rows_of_map
