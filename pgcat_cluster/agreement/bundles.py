@@ -26,6 +26,7 @@ from pgcat_cluster.agreement.transactions import (
     newest,
     unchanged,
 )
+from pgcat_cluster.topology.cutover import cutovers
 from pgcat_cluster.topology.reading import (
     InvalidSettings,
     Library,
@@ -206,6 +207,14 @@ class Judge:
 def judge(texts: Texts) -> Judged:
     """What some documents say together, or everything that is wrong with them."""
     return Judge().judge(texts, {name: hash_of(text) for name, text in texts.items()})
+
+
+def judge_beside(accepted: Texts, texts: Texts) -> tuple[Wrong, ...]:
+    """All that is wrong with some documents as nodes see it that go by others, but for servers and secrets."""
+    judged, before = judge(texts), judge(accepted).settings
+    if judged.settings is None or before is None:
+        return judged.wrong
+    return wrong_in(cutovers(before, judged.settings))
 
 
 def wrong_in(problems: tuple[Problem, ...]) -> tuple[Wrong, ...]:

@@ -139,7 +139,7 @@ def fleet() -> None:
 
     \b
     export PGCAT_ETCD=10.0.0.1:2379,10.0.0.2:2379 PGCAT_FLEET=main
-    pgcat-cluster fleet apply pgcat.toml --wait 10s    # clusters, users and pools of a file
+    pgcat-cluster fleet apply pgcat.toml --wait 10s    # all documents of a file
     pgcat-cluster fleet status                         # who runs what; what is banned, and why
     pgcat-cluster fleet get pools/app > app.toml       # one document, to be edited
     pgcat-cluster fleet put pools/app app.toml
@@ -233,7 +233,7 @@ def put(place: Place, name: str, file: Path, *, force: bool, as_json: bool) -> N
 
     async def write(operator: Operator) -> Written | tuple[Wrong, ...]:
         await operator.look()
-        wrong = () if force else judge(operator.desired | document).wrong
+        wrong = () if force else operator.wrong_with(operator.desired | document)
         return wrong or await operator.write(document)
 
     written = _run(place, write)
@@ -258,7 +258,7 @@ def _said(written: Written) -> str:
 @_AS_JSON
 @_placed
 def apply(place: Place, file: Path, *, prune: bool, wait_s: float | None, as_json: bool) -> None:
-    """Put all documents of FILE at once: TOML with [fleet], [clusters.x], [users.x], [pools.x].
+    """Put all documents of FILE at once: TOML with [fleet], [clusters.x], [users.x], [shardmaps.x], [pools.x].
 
     \b
     pgcat-cluster fleet apply pgcat.toml --prune --wait 10s
@@ -271,7 +271,7 @@ def apply(place: Place, file: Path, *, prune: bool, wait_s: float | None, as_jso
 
     async def write(operator: Operator) -> _Edit | tuple[Wrong, ...]:
         await operator.look()
-        wrong = judge(texts if prune else operator.desired | texts).wrong
+        wrong = operator.wrong_with(texts if prune else operator.desired | texts)
         return wrong or await _edited(operator, texts, prune=prune, wait_s=wait_s, as_json=as_json)
 
     _tell_edit(_run(place, write), as_json)
@@ -347,11 +347,11 @@ def validate(place: Place, file: Path, *, prune: bool, as_json: bool) -> None:
     """
     texts = _documents(file, as_json)
 
-    async def read(operator: Operator) -> dict[str, bytes]:
-        return (await operator.look()).desired
+    async def read(operator: Operator) -> tuple[Wrong, ...]:
+        await operator.look()
+        return operator.wrong_with(texts if prune else operator.desired | texts)
 
-    standing = {} if prune or not place.endpoints else _run(place, read)
-    if wrong := judge(standing | texts).wrong:
+    if wrong := _run(place, read) if place.endpoints else judge(texts).wrong:
         _refuse(wrong, as_json)
     if as_json:
         click.echo(json.dumps({"valid": True, "errors": []}))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from datetime import datetime
 from typing import TypeVar
 
 from msgspec import Struct
 
-from pgcat_cluster.agreement.bundles import Texts, Wants, digest_of, edit, hash_of
+from pgcat_cluster.agreement.bundles import Texts, Wants, Wrong, digest_of, edit, hash_of, judge_beside
 from pgcat_cluster.agreement.documents import (
     Accepted,
     History,
@@ -117,6 +117,13 @@ class Operator:
         if row is None:
             raise Impossible("nothing is accepted yet")
         return self._texts(_decoded(row, Accepted).docs)
+
+    def wrong_with(self, texts: Texts) -> tuple[Wrong, ...]:
+        """All that is wrong with some documents, if they were all that is desired: as the nodes will say."""
+        accepted: Texts = {}
+        with suppress(Impossible):
+            accepted = self.accepted
+        return judge_beside(accepted, texts)
 
     @property
     def history(self) -> list[History]:

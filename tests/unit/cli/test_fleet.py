@@ -187,6 +187,50 @@ def test_a_file_that_is_wrong_changes_nothing(shell: Shell) -> None:
     assert shell.fleet.store.revision == before
 
 
+SHARDED = """
+[clusters.other.servers]
+r1 = { host = "c" }
+[shardmaps.m]
+kind = "hash"
+key = { column = "id", type = "bigint" }
+shards = 2
+[pools.app]
+users = { app = {} }
+[pools.sharded]
+shards = { map = "m", clusters = { 0 = "main", 1 = "other" } }
+users = { app = {} }
+"""
+
+
+def test_a_shard_map_is_put_shown_and_compared_like_every_document(shell: Shell) -> None:
+    shell("apply", shell.file(SHARDED), "--wait", "10s")
+    assert json.loads(shell("get", "shardmaps/m").stdout)["kind"] == "hash"
+    file = shell.file(SHARDED.replace('column = "id"', 'column = "customer"'))
+    assert shell("diff", file).stdout == '~ shardmaps.m.key.column = "id" -> "customer"\n'
+    shell("validate", file)
+    shell("apply", file, "--wait", "10s")
+
+
+def test_a_map_in_use_is_not_even_put(shell: Shell) -> None:
+    shell("apply", shell.file(SHARDED), "--wait", "10s")
+    before = shell.fleet.store.revision
+    file = shell.file(SHARDED.replace('"hash"', '"modulo"'))
+    why = (
+        'config/shardmaps/m: kind: shard map "m" is used by pool "sharded": it can be changed when fleet-wide '
+        "cut-over exists; make a new map for a new pool\n"
+    )
+    document = b'kind = "modulo"\nkey.type = "bigint"\nshards = 2'
+    assert shell("validate", file, code=78).stdout == why
+    assert shell("apply", file, code=78).stdout == why
+    assert shell("put", "shardmaps/m", "-", code=78, given=document).stdout == why
+    assert shell.fleet.store.revision == before
+    # The nodes find the same.
+    shell("put", "shardmaps/m", "-", "--force", given=document)
+    assert why.partition(": ")[2].rstrip() in shell("wait", "--timeout", "10s", code=1).stdout
+    # Lines are broken where a terminal ends.
+    assert why.partition(": ")[2].rstrip() in " ".join(shell("status").stdout.split())
+
+
 def test_a_nack_is_reported_by_node_with_key_path_and_message(shell: Shell) -> None:
     shell.fleet["n2"].trial = lambda _: ((Wrong("users/app", "secret", "app.secret: no such file"),), ())
     answer = shell("apply", shell.file(FILE), "--wait", "10s", code=1)
