@@ -11,6 +11,7 @@ _COMMANDS = {
     "run": "Run a node from one TOML file.",
     "demo": "Start etcd, PostgreSQL with replicas, and nodes in front, here and now, to try it.",
     "fleet": "See and change a fleet of nodes that agree through etcd.",
+    "explain": "Say where a statement would go, and why, by a configuration file.",
     "config": "Check, show and describe configuration files without starting anything.",
 }
 

@@ -304,6 +304,7 @@ class Client(Preparer):
         if self.spelled:
             self.spelled.clear()
         self.server = server
+        self.pool = server.pool
         self.peer = server
         self.flags = 0
         self.executed = False

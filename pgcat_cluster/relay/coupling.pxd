@@ -15,6 +15,7 @@ cdef class ClientEnd(Waiter):
     cdef public object detail
     cdef public ServerEnd server
     cdef public Target target
+    cdef public Pool pool
     cdef public int status
     cdef public Flow flow
     cdef public int role
@@ -46,6 +47,7 @@ cdef class ClientEnd(Waiter):
     cdef public Py_ssize_t copy_syncs
     cdef public Py_ssize_t shard_wish
     cdef public int role_wish
+    cdef public bint wishes_end
     cdef public int reads_wish
     cdef public int flags
     cdef public object parameters

@@ -44,11 +44,11 @@ class ClientEnd(Waiter):
         "answered", "attempts", "awaiting", "copy_ahead", "copy_doubt", "copy_synced", "copy_syncs",
         "copying", "cork", "coupled_at", "decided", "desk", "detail", "errors", "executed", "failed", "flags",
         "flow", "greeting", "has_shapes", "is_glued", "is_simple", "is_starting", "lingering",
-        "longest_wait_s", "names", "overlay", "parameters", "pinned", "planned", "primary_only", "probed",
-        "probing", "queries", "reads_wish", "ready_at", "receiver", "refused", "request", "request_at",
+        "longest_wait_s", "names", "overlay", "parameters", "pinned", "planned", "pool", "primary_only",
+        "probed", "probing", "queries", "reads_wish", "ready_at", "receiver", "refused", "request", "request_at",
         "retry", "role", "role_wish", "server", "settling", "shard", "shard_wish", "shuns_replicas",
         "skipping", "spelled", "statements", "status", "streaming", "survey_end", "survey_reads", "surveyed",
-        "target", "transactions", "unnamed", "unsynced", "wait_since",
+        "target", "transactions", "unnamed", "unsynced", "wait_since", "wishes_end",
     )  # fmt: skip
 
     def __init__(self, sock: socket, reactor: Reactor, scratch: bytearray, receiver: Receiver) -> None:
@@ -62,6 +62,8 @@ class ClientEnd(Waiter):
         self.detail: object = None
         self.server: Server | None = None
         self.target: Target | None = None
+        # Of the server it was coupled with last.
+        self.pool: Pool | None = None
         self.status = frames.STATUS_IDLE
         # The request in progress.
         self.flow: Flow | None = None
@@ -97,6 +99,7 @@ class ClientEnd(Waiter):
         self.shard_wish = -1
         self.role_wish = -1
         self.reads_wish = -1
+        self.wishes_end = False
         self.flags = 0
         self.parameters: object = None
         self.settling = False

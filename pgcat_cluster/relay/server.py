@@ -246,6 +246,8 @@ class Server(ServerEnd):
             self.transaction_s += now - client.coupled_at
             client.attempts = 0
             client.primary_only = False
+            if client.wishes_end:
+                self.control.transaction_over(client)
             if client.remaining > 0 and client.streaming:
                 # The server waits for the rest of a frame that it will ignore.
                 client.lingering = True

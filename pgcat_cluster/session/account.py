@@ -10,7 +10,7 @@ from pgcat_cluster.relay.desk import Desk
 from pgcat_cluster.relay.server import Server
 from pgcat_cluster.relay.stock import Pool
 from pgcat_cluster.session.parameters import Parameters
-from pgcat_cluster.session.wishes import NO_WISHES, Wishes
+from pgcat_cluster.session.wishes import NO_WISHES, Wishes, role_mark
 from pgcat_cluster.topology.model import PoolSettings, ServerKey, Shard
 from pgcat_cluster.topology.settings import OnAllBad
 from pgcat_cluster.topology.view import ClusterView
@@ -32,6 +32,9 @@ class Visitor:
         "number",
         "pins",
         "protocol_minor",
+        "refusal",
+        "refused_at",
+        "role_set_at",
         "secret",
         "startup",
         "wished_in",
@@ -54,6 +57,10 @@ class Visitor:
         self.wishes_at_start = self.wishes = self.wishes_now = NO_WISHES
         # In which of the client's transactions `wishes_now` holds instead of `wishes`; -1 for none.
         self.wished_in = -1
+        # How many queries the client had run when its role was set, and when a request was last refused, and why.
+        self.role_set_at = 0
+        self.refused_at = -1
+        self.refusal = ""
 
     def wishes_in_force(self, client: Client) -> Wishes:
         """What the session wishes now, wishes of its transaction included."""
@@ -63,7 +70,11 @@ class Visitor:
     def wish(self, client: Client, wishes: Wishes) -> None:
         """From now on these are in force; those that differ from `self.wishes` end with the transaction."""
         self.wishes_now = wishes
-        self.wished_in = -1 if wishes == self.wishes else client.transactions
+        client.wishes_end = wishes != self.wishes
+        self.wished_in = client.transactions if client.wishes_end else -1
+        client.shard_wish = -1 if wishes.shard is None else wishes.shard
+        client.role_wish = role_mark(wishes)
+        client.reads_wish = -1 if wishes.reads is None else int(wishes.reads)
 
 
 class Backend:

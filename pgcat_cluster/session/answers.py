@@ -15,9 +15,12 @@ from msgspec import Struct
 from pgcat_cluster.errors import Fault, InvalidParameter, TransactionAborted, Unsupported
 from pgcat_cluster.relay import marks
 from pgcat_cluster.relay.client import Client
-from pgcat_cluster.session.account import Account, Visitor
+from pgcat_cluster.routing.keys import key_of_text, shard_of
+from pgcat_cluster.session.account import Account, Source, Visitor
+from pgcat_cluster.session.explaining import COLUMN, Circumstances, explain
 from pgcat_cluster.session.parameters import Parameters
 from pgcat_cluster.session.wishes import (
+    ROUTE,
     WAIT_FOR,
     Ground,
     Wishes,
@@ -27,6 +30,7 @@ from pgcat_cluster.session.wishes import (
     with_wish,
 )
 from pgcat_cluster.sql.commands import PREFIX, Command, Verb, recognise
+from pgcat_cluster.topology.model import Sharding, ShardMap
 from pgcat_cluster.wire import messages
 
 _FAILED = 0x45
@@ -34,7 +38,10 @@ _IDLE = 0x49
 _TEXT_OID = 25
 
 UNSET: Final = "unset"
-_ROLES = {marks.PRIMARY: "primary", marks.REPLICA: "replica"}
+# PgCat takes keys where there is one shard too.
+_UNSHARDED = Sharding(map=ShardMap(name="", kind="hash", key_type="bigint", shards=1))
+_ROLES = {marks.PRIMARY: "primary", marks.REPLICA: "replica", marks.ANY: "any", marks.STANDBY: "replica"}
+_ROUTE_COLUMNS = ("shard", "role", "server", "reason")
 
 
 class Warned(Struct, frozen=True, kw_only=True):
@@ -56,9 +63,13 @@ class CommandAnswer(Struct, frozen=True, kw_only=True):
 
 def columns_of(command: Command) -> tuple[str, ...]:
     """What columns the answer to a command has; a command that only sets something has none."""
-    if command.verb is Verb.SHOW:
-        return (PREFIX + command.name if command.is_parameter else command.name.replace("_", " "),)
-    return ()
+    if command.verb is Verb.EXPLAIN:
+        return (COLUMN,)
+    if command.verb is not Verb.SHOW:
+        return ()
+    if command.name == ROUTE:
+        return _ROUTE_COLUMNS
+    return (PREFIX + command.name if command.is_parameter else command.name.replace("_", " "),)
 
 
 def simple_frames(answer: CommandAnswer, status: int) -> bytes:
@@ -99,9 +110,20 @@ def answer(client: Client, text: str) -> CommandAnswer:
                 f"parameters named {PREFIX}* can only be set by SET",
                 detail="They are known here, and not on the server that runs the function.",
             )
+        if command.verb is Verb.EXPLAIN:
+            return _explain(client, command)
         if command.verb is Verb.SHOW:
             return _show(client, command)
         return _set(client, command)
+    except Fault as fault:
+        return CommandAnswer(fault=fault)
+
+
+def foretold(text: str) -> CommandAnswer:
+    """What is known of an answer before the command is carried out: its columns, or the fault to tell at once."""
+    try:
+        command = recognise(text)
+        return CommandAnswer(columns=() if command is None else columns_of(command))
     except Fault as fault:
         return CommandAnswer(fault=fault)
 
@@ -111,6 +133,8 @@ def _show(client: Client, command: Command) -> CommandAnswer:
     visitor = _visitor(client)
     wishes = visitor.wishes_in_force(client)
     name = command.name
+    if name == ROUTE:
+        return CommandAnswer(tag="SHOW", columns=_ROUTE_COLUMNS, rows=(_route(client),))
     if name == "shard":
         value = UNSET if wishes.shard is None else str(wishes.shard)
     elif name == "sharding_key":
@@ -141,6 +165,7 @@ def _set(client: Client, command: Command) -> CommandAnswer:
         default=visitor.wishes_at_start,
         ground=ground_of(visitor.account),
     )
+    _check_move(client, in_force)
     tag = command.verb.name if command.is_parameter else f"SET {command.name.replace('_', ' ').upper()}"
     if not command.is_local:
         visitor.wishes = carried(command.name, in_force, visitor.wishes)
@@ -148,6 +173,8 @@ def _set(client: Client, command: Command) -> CommandAnswer:
         text = "SET LOCAL can only be used in transaction blocks"
         return CommandAnswer(tag=tag, warned=Warned(sqlstate="25P01", text=text))
     visitor.wish(client, in_force)
+    if command.name == "server_role":
+        visitor.role_set_at = client.queries
     return CommandAnswer(tag=tag)
 
 
@@ -168,24 +195,91 @@ def _check_key_is_plain(client: Client, command: Command) -> None:
         )
 
 
+def _check_move(client: Client, wishes: Wishes) -> None:
+    """A client that is bound to a server can not go on in another shard."""
+    desk, server = client.desk, client.server
+    assert desk is not None
+    if server is None or wishes.shard is None:
+        return
+    source = server.pool.detail
+    assert isinstance(source, Source)
+    here = source.shard.number
+    if wishes.shard == here:
+        return
+    if client.status != _IDLE:
+        reason = f"its transaction runs in shard {here}"
+    elif client.pinned or desk.is_session_mode:
+        reason = (
+            f"it is bound to a server of shard {here}: {', '.join(_visitor(client).pins) or 'session mode'}"
+        )
+    else:
+        return
+    raise Unsupported(f"the session can not change to shard {wishes.shard} now", detail=f"Because {reason}.")
+
+
 def ground_of(account: Account) -> Ground:
     """What wishes of a pool's clients are judged by."""
     desk = account.desk
     assert desk is not None
-    return Ground(shards=1, shard_of=_only_shard, draw=desk.draw)
+    sharding = account.settings.sharding
+    return Ground(
+        shards=len(account.shards), shard_of=lambda key: shard_of_key(sharding, key), draw=desk.draw
+    )
 
 
-def _only_shard(key: str) -> int:
-    try:
-        int(key)
-    except ValueError:
-        raise InvalidParameter(f'invalid input syntax for type bigint: "{key}"') from None
-    return 0
+def shard_of_key(sharding: Sharding | None, text: str) -> int:
+    """The shard of a sharding key as a client writes it; raises the fault to tell."""
+    if sharding is None:
+        sharding = _UNSHARDED
+    shard = shard_of(sharding.map, key_of_text(sharding.map.key_type, text))
+    if shard is None:
+        raise InvalidParameter(f"sharding key {text} lies on no shard of map {sharding.map.name}")
+    return shard
+
+
+def _explain(client: Client, command: Command) -> CommandAnswer:
+    visitor, desk, server = _visitor(client), client.desk, client.server
+    assert desk is not None
+    notes = []
+    if server is not None:
+        source = server.pool.detail
+        assert isinstance(source, Source)
+        bound = "its transaction" if client.status != _IDLE else ", ".join(visitor.pins) or "session mode"
+        notes.append(f"this session is bound to {source.key} of shard {source.shard.number} now: {bound}")
+    found = explain(
+        command.statement,
+        Circumstances(
+            settings=visitor.account.settings,
+            places=visitor.account.shards,
+            statement_bytes_max=desk.statement_bytes_max,
+            wishes=visitor.wishes_in_force(client),
+            flows=desk.flows,
+            has_shapes=client.has_shapes,
+            shuns_replicas=client.shuns_replicas,
+            notes=tuple(notes),
+        ),
+    )
+    return CommandAnswer(
+        tag="EXPLAIN", columns=columns_of(command), rows=tuple((line,) for line in found.lines())
+    )
+
+
+def _route(client: Client) -> tuple[str, str, str, str]:
+    """Where the last statement went: shard, role, server, and why."""
+    visitor, flow, pool = _visitor(client), client.flow, client.pool
+    if visitor.refused_at == client.queries:
+        return ("", "", "", f"refused: {visitor.refusal}")
+    if flow is None or pool is None or client.queries == 0:
+        return ("", "", "", "no statement yet")
+    source = pool.detail
+    assert isinstance(source, Source)
+    reason = flow.reason if client.role_wish < 0 else f"the session's server_role; {flow.reason}"
+    return (str(source.shard.number), _ROLES[client.role], str(source.key), reason)
 
 
 def _role_shown(client: Client, wishes: Wishes) -> str:
-    """The role that was set; without one, that of the last statement, as PgCat has it."""
-    if wishes.role != "auto" or client.flow is None:
+    """The role that was set; without one that of the last statement, if there is one, as PgCat has it."""
+    if wishes.role != "auto" or client.queries == _visitor(client).role_set_at:
         return wishes.role
     return _ROLES[client.role]
 

@@ -32,7 +32,7 @@ from pgcat_cluster.relay.server import Server
 from pgcat_cluster.relay.stock import Pool, Target
 from pgcat_cluster.session.account import Account, Backend, ShardPlace, Source, Visitor
 from pgcat_cluster.session.answers import CommandAnswer, answer, ground_of, simple_frames
-from pgcat_cluster.session.decisions import ANY_PARAMETER, decide
+from pgcat_cluster.session.decisions import ALL_OURS, ANY_PARAMETER, decide
 from pgcat_cluster.session.parameters import (
     Catalogue,
     Parameters,
@@ -42,7 +42,7 @@ from pgcat_cluster.session.parameters import (
     shuns_replicas,
     state_query,
 )
-from pgcat_cluster.session.wishes import NO_WISHES, for_servers, wishes_of
+from pgcat_cluster.session.wishes import for_servers, wishes_of, wishes_of_pool
 from pgcat_cluster.topology.view import NOT_SEEN
 from pgcat_cluster.wire import messages
 
@@ -444,7 +444,7 @@ class Control:
         """What the pool and then the start-up packet say; raises the fault to tell."""
         account = visitor.account
         ground = ground_of(account)
-        wishes = wishes_of(account.settings.parameters, NO_WISHES, ground)
+        wishes = wishes_of_pool(account.settings, ground)
         visitor.wishes_at_start = visitor.wishes = wishes_of(values, wishes, ground)
         visitor.wish(client, visitor.wishes)
 
@@ -458,6 +458,12 @@ class Control:
             if name == "application_name" and isinstance(client.detail, Visitor):
                 client.detail.application_name = value
 
+    def transaction_over(self, client: Client) -> None:
+        """The wishes of SET LOCAL are no longer in force."""
+        visitor = client.detail
+        assert isinstance(visitor, Visitor)
+        visitor.wish(client, visitor.wishes)
+
     def settle(self, client: Client, server: Server) -> None:
         account = _account(client)
         visitor = client.detail
@@ -467,6 +473,10 @@ class Control:
             self._pin(account, client, visitor, tuple(dict.fromkeys((*visitor.pins, LONG_STATEMENT))))
             return
         names = client.names or set()
+        if ALL_OURS in names:
+            names.discard(ALL_OURS)
+            visitor.wishes = visitor.wishes_at_start
+            visitor.wish(client, visitor.wishes)
         is_named = bool(client.spelled) or any(
             not statement.is_kept for statement in client.statements.values()
         )
@@ -556,6 +566,9 @@ class Control:
             client.dismiss(_as_fatal(messages.error_response(fault)[5:]))
             return
         self._count(client, fault)
+        visitor = client.detail
+        if isinstance(visitor, Visitor):
+            visitor.refused_at, visitor.refusal = client.queries, str(fault)
         client.fail(messages.error_response(fault))
 
     def _count(self, client: Client, fault: Fault) -> None:

@@ -35,6 +35,8 @@ _UNPINS = frozenset(
 )
 # Stands in a flow's parameters for "may set parameters whose names are not known".
 ANY_PARAMETER = ""
+# Stands there for "resets all parameters", and with them those that no server knows.
+ALL_OURS = "pgcat.*"
 
 UNKNOWN = Flow(marks.PRIMARY, marks.UNCLEAN | marks.WRITES | marks.ENDS, "not understood", (ANY_PARAMETER,))
 
@@ -113,12 +115,13 @@ def flow_of(analysis: Analysis, reads: Reads, mentioned: tuple[str, ...] = ()) -
         flags |= marks.CALLS | marks.LEAVES
         if Effect.DEALLOCATES in effects and analysis.statements == 1 and analysis.prepared_name is not None:
             name = analysis.prepared_name.encode(errors="surrogateescape")
+    resets_ours = analysis.discards == "all" or "all" in analysis.parameters
     is_replica = decision.role == "replica"
     return Flow(
         marks.REPLICA if is_replica else marks.PRIMARY,
         flags,
         decision.reason,
-        (*_custom(analysis), *mentioned),
+        (*_custom(analysis), *mentioned, *([ALL_OURS] if resets_ours else [])),
         name,
     )
 

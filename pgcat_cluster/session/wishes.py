@@ -14,6 +14,8 @@ from typing import TypeVar
 from msgspec import Struct, structs
 
 from pgcat_cluster.errors import InvalidParameter, UnknownParameter
+from pgcat_cluster.relay import marks
+from pgcat_cluster.topology.model import PoolSettings
 from pgcat_cluster.topology.wishes import (
     PREFIX,
     READERS,
@@ -47,6 +49,14 @@ class Wishes(Struct, frozen=True, kw_only=True):
 
 
 NO_WISHES = Wishes()
+
+
+_ROLE_MARKS = {"auto": -1, "primary": marks.PRIMARY, "replica": marks.STANDBY, "any": marks.ANY}
+
+
+def role_mark(wishes: Wishes) -> int:
+    """The role that the relay is to take for every statement; -1: what each statement needs."""
+    return _ROLE_MARKS[wishes.role]
 
 
 class Ground(Struct, frozen=True, kw_only=True):
@@ -96,6 +106,11 @@ def wishes_of(parameters: Mapping[str, str], wishes: Wishes, ground: Ground) -> 
         if short in READERS:
             wishes = with_wish(wishes, short, value, default=wishes, ground=ground)
     return wishes
+
+
+def wishes_of_pool(settings: PoolSettings, ground: Ground) -> Wishes:
+    """What a pool says for its clients. Raises the fault to tell."""
+    return wishes_of(settings.parameters, Wishes(role=settings.default_role), ground)
 
 
 def short_name(parameter: str) -> str | None:

@@ -1,0 +1,239 @@
+"""Explains where a statement would go and why: the decision that is made for the statement itself, and nothing run."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Final, Literal, Protocol
+
+from msgspec import Struct, structs
+
+from pgcat_cluster.errors import Fault, Unsupported
+from pgcat_cluster.relay import marks
+from pgcat_cluster.relay.flows import Flow, FlowTable
+from pgcat_cluster.relay.shapes import Scanner, render
+from pgcat_cluster.routing.serving import candidates
+from pgcat_cluster.session.decisions import COMMAND, UNKNOWN, Decision, decide
+from pgcat_cluster.session.wishes import NO_WISHES, Wishes, role_mark
+from pgcat_cluster.sql.commands import recognise
+from pgcat_cluster.sql.grammar import TEXT_BYTES_MAX
+from pgcat_cluster.topology.model import PoolSettings
+from pgcat_cluster.topology.settings import OnAllBad
+from pgcat_cluster.topology.view import ClusterView
+
+COLUMN: Final = "route"
+
+Memory = Literal[
+    "remembered",
+    "not remembered; a shape is when it was seen twice",
+    "decided anew each time",
+    "no node was asked",
+]
+
+_MARKERS = {
+    b"i": "<integer>",
+    b"d": "<number>",
+    b"s": "<text>",
+    b"e": "<escape text>",
+    b"b": "<bits>",
+    b"x": "<hex>",
+    b"n": "<national text>",
+    b"u": "<unicode text>",
+    b"q": "<dollar text>",
+    b"m": "<more>",
+}
+_MARKER = re.compile(rb"\0([a-z])")
+
+
+class Choice(Struct, frozen=True, kw_only=True):
+    """Something that was chosen, and why."""
+
+    value: str
+    reason: str
+
+
+class Standing(Struct, frozen=True, kw_only=True):
+    """One server that could serve the statement, and whether it may; None: nobody asked."""
+
+    server: str
+    weight: int
+    is_eligible: bool | None
+    reason: str = ""
+
+
+class Explanation(Struct, frozen=True, kw_only=True):
+    """Where a statement would go if it were sent now outside a transaction. `refusal`: it would go nowhere."""
+
+    statement: str
+    refusal: str = ""
+    answered_by_node: bool = False
+    shard: Choice | None = None
+    role: Choice | None = None
+    candidates: tuple[Standing, ...] = ()
+    shape: str | None = None
+    flow: Memory = "no node was asked"
+    needs_constants: bool = False
+    doubt: str = ""
+    notes: tuple[str, ...] = ()
+
+    def lines(self) -> Iterator[str]:
+        """As people read it, in the manner of EXPLAIN."""
+        yield f"Route: {self._target()}"
+        if self.shard is not None:
+            yield f"  Shard: {self.shard.value} ({self.shard.reason})"
+        if self.role is not None:
+            yield f"  Role: {self.role.value} ({self.role.reason})"
+        for one in self.candidates:
+            yield f"  Server: {one.server} {_standing(one)}"
+        yield f"  Shape: {'none' if self.shape is None else self.shape}"
+        yield f"  Flow: {self.flow}"
+        if self.needs_constants:
+            yield "  Constants: some decide, so each statement of this shape is looked at"
+        if self.doubt:
+            yield f"  Doubt: {self.doubt}"
+        for note in self.notes:
+            yield f"  Note: {note}"
+
+    def _target(self) -> str:
+        if self.refusal:
+            return f"none, it is refused: {self.refusal}"
+        if self.answered_by_node or self.shard is None or self.role is None:
+            return "none, the node answers"
+        return f"shard {self.shard.value}, {self.role.value}"
+
+
+def _standing(one: Standing) -> str:
+    if one.is_eligible is None:
+        return f"weight {one.weight}, not asked"
+    if not one.is_eligible:
+        return f"refused: {one.reason}"
+    return f"eligible, weight {one.weight}" + (f", though {one.reason}" if one.reason else "")
+
+
+class Place(Protocol):
+    """One shard of a pool, as it is seen now."""
+
+    @property
+    def number(self) -> int: ...
+    @property
+    def view(self) -> ClusterView: ...
+    @property
+    def on_all_bad(self) -> OnAllBad: ...
+
+
+class Circumstances(Struct, frozen=True, kw_only=True):
+    """For whom a statement is explained. `flows`: None where no node runs, so that no server was asked either."""
+
+    settings: PoolSettings
+    places: Sequence[Place]
+    statement_bytes_max: int
+    wishes: Wishes = NO_WISHES
+    flows: FlowTable | None = None
+    has_shapes: bool = True
+    shuns_replicas: bool = False
+    notes: tuple[str, ...] = ()
+
+
+def explain(statement: str, given: Circumstances) -> Explanation:
+    """Say where a statement string would go, outside a transaction. Nothing is run, and nothing remembered."""
+    text = bytearray(statement.encode(errors="surrogateescape"))
+    is_long = len(text) > given.statement_bytes_max
+    shape = Scanner().scan(text, 0, len(text)) if given.has_shapes and not is_long else None
+    if is_long:
+        decision = Decision(flow=UNKNOWN)
+    else:
+        decision = decide(bytes(text), shape, given.settings, has_shapes=given.has_shapes)
+    known = None if given.flows is None or shape is None else given.flows.get(shape)
+    flow = decision.flow if known is None else known
+    found = Explanation(
+        statement=statement,
+        shape=None if shape is None else _readable(shape),
+        flow="no node was asked" if given.flows is None else _memory(decision, is_known=known is not None),
+        needs_constants=decision.needs_constants,
+        doubt=_doubt(flow, shape, given, is_long=is_long),
+        notes=given.notes,
+    )
+    try:
+        if flow is COMMAND:
+            recognise(statement)
+            return structs.replace(found, answered_by_node=True)
+        mark, role = _role(flow, given)
+        found = structs.replace(found, role=role)
+        shard = _shard(given)
+    except Fault as fault:
+        return structs.replace(found, refusal=str(fault))
+    standings = _standings(given.places[int(shard.value)], mark, given)
+    return structs.replace(found, shard=shard, candidates=standings)
+
+
+def _memory(decision: Decision, *, is_known: bool) -> Memory:
+    if is_known:
+        return "remembered"
+    if decision.is_lasting:
+        return "not remembered; a shape is when it was seen twice"
+    return "decided anew each time"
+
+
+def _readable(shape: bytes) -> str:
+    text = _MARKER.sub(lambda found: _MARKERS.get(found[1], "<constant>").encode(), shape)
+    return text.decode(errors="surrogateescape")
+
+
+def _doubt(flow: Flow, shape: bytes | None, given: Circumstances, *, is_long: bool) -> str:
+    """Why the statement was not understood, if it was not."""
+    if flow is not UNKNOWN:
+        return ""
+    if is_long:
+        why = f"longer than statement_bytes_max, {given.statement_bytes_max}"
+    elif not given.has_shapes:
+        why = "the session's encoding, or standard_conforming_strings, leaves open where constants end"
+    elif shape is None:
+        why = "constants or comments that do not end, or end in doubt"
+    elif len(render(shape)) > TEXT_BYTES_MAX:
+        why = f"longer than the parser is given, {TEXT_BYTES_MAX}"
+    else:
+        why = "it does not parse"
+    return f"{why}; what is not understood goes to the primary, and its server link is reset afterwards"
+
+
+def _role(flow: Flow, given: Circumstances) -> tuple[int, Choice]:
+    """The role, as a mark and in words."""
+    wishes = given.wishes
+    if wishes.role != "auto":
+        return role_mark(wishes), Choice(value=wishes.role, reason="the session's server_role")
+    if flow.role == marks.PRIMARY:
+        return marks.PRIMARY, Choice(value="primary", reason=flow.reason)
+    if given.shuns_replicas:
+        reason = "default_transaction_isolation is serializable, which no replica offers"
+        return marks.PRIMARY, Choice(value="primary", reason=reason)
+    if wishes.reads is None:
+        return marks.REPLICA, Choice(value="replica", reason=flow.reason)
+    word = "on" if wishes.reads else "off"
+    mark = marks.ANY if wishes.reads else marks.STANDBY
+    value = "any" if wishes.reads else "replica"
+    return mark, Choice(value=value, reason=f"{flow.reason}; the session's primary_reads is {word}")
+
+
+def _shard(given: Circumstances) -> Choice:
+    wishes = given.wishes
+    if len(given.places) == 1:
+        return Choice(value="0", reason="the pool has one shard")
+    if wishes.key is not None:
+        return Choice(value=str(wishes.shard), reason=f"the session's sharding key {wishes.key}")
+    if wishes.shard is not None:
+        return Choice(value=str(wishes.shard), reason="the session's shard")
+    raise Unsupported("no shard is told by the session")
+
+
+def _standings(place: Place, role: int, given: Circumstances) -> tuple[Standing, ...]:
+    # Without a node only a primary that the documents name is known.
+    is_known = given.flows is not None or place.view.primary is not None
+    return tuple(
+        Standing(
+            server=str(one.server.key),
+            weight=one.server.weight,
+            is_eligible=one.is_eligible if is_known else None,
+            reason=one.reason if is_known else "",
+        )
+        for one in candidates(place.view, role, given.settings, place.on_all_bad)
+    )
