@@ -55,6 +55,7 @@ from pgcat_cluster.relay.stock import Pool
 from pgcat_cluster.session.account import Account, ShardPlace, Source, Visitor
 from pgcat_cluster.session.control import Control
 from pgcat_cluster.session.login import LoggedIn, LoginPolicy
+from pgcat_cluster.session.plugins import plugins_of
 from pgcat_cluster.telemetry.logs import Event, RepeatLimit, configure_logs, get_logger, lifecycle
 from pgcat_cluster.telemetry.taking import ConsoleVisit
 from pgcat_cluster.topology import diff as changes
@@ -112,7 +113,7 @@ class Fellowship(Protocol):
 
 
 # What a decision about a statement rests on: if it changes, all are made anew.
-_DECIDES = ("reads", "writing_functions", "default_role", "sharding")
+_DECIDES = ("reads", "writing_functions", "plugins", "default_role", "sharding")
 
 
 class Node:
@@ -607,6 +608,7 @@ class Node:
         desk.prepared_max = settings.prepared_statements_max
         desk.statement_bytes_max = self.topology.node.statement_bytes_max
         if any(getattr(before, field) != getattr(settings, field) for field in _DECIDES):
+            account.plugins = plugins_of(settings.plugins, settings.key)
             desk.forget()
         for pool in account.pools():
             pool.limit = settings.size

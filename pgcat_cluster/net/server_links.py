@@ -1,4 +1,4 @@
-"""Performs what the session wants of servers: links opened, cancels sent, losses told to those who watch health."""
+"""Performs what the session wants done: links opened, cancels sent, losses told to health, statements logged."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from pgcat_cluster.net.clock import monotonic_s
 from pgcat_cluster.net.outgoing import OpenedServer, OpenFailed, ServerAddress, open_server, send_cancel
 from pgcat_cluster.net.tasks import spawn
 from pgcat_cluster.net.tls import TlsContexts
+from pgcat_cluster.relay.client import Client
 from pgcat_cluster.relay.server import Server
 from pgcat_cluster.relay.stock import Pool
-from pgcat_cluster.session.account import Account, Backend, Source
+from pgcat_cluster.session.account import Account, Backend, Source, Visitor
 from pgcat_cluster.session.control import Control
 from pgcat_cluster.session.wishes import for_servers
 from pgcat_cluster.telemetry.logs import Event, get_logger
@@ -173,6 +174,27 @@ class ServerLinks:
             reason=reason,
         )
         self.house.traffic_failed(source.key, EvidenceClass.REFUSED, reason)
+
+    def log_statement(self, client: Client, text: str) -> None:
+        visitor = client.detail
+        assert isinstance(visitor, Visitor)
+        key = visitor.account.settings.key
+        self.log.info(
+            "statement", database=key.database, user=key.user, client=visitor.number, statement=text
+        )
+
+    def prewarming_failed(self, pool: Pool, query: str, reason: str) -> None:
+        source = pool.detail
+        assert isinstance(source, Source)
+        key = source.account.settings.key
+        self.house.warn(
+            "pool.cold",
+            (key, query, reason),
+            pool=str(key),
+            server=str(source.key),
+            query=query,
+            reason=reason,
+        )
 
     async def cancelled(self, server: Server) -> None:
         """Wait until a cancel that is on its way to a server has been sent."""

@@ -11,7 +11,7 @@ from pgcat_cluster.relay.links cimport Link
 from pgcat_cluster.relay.preparing cimport Preparer
 from pgcat_cluster.relay.stock cimport Target
 
-cdef int PRIMARY, REPLICA, ANY, STANDBY, ROLES, READS, SEQUENCES, CALLS, FORGETS, UNCLEAN, UNPINS, PREPARES
+cdef int PRIMARY, REPLICA, ANY, STANDBY, ROLES, READS, SEQUENCES, CALLS, FORGETS, UNCLEAN, UNPINS, WATCHED, PREPARES, LOOKS
 
 cdef class Client(Preparer):
     cpdef join(self, Desk desk, parameters)

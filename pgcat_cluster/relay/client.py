@@ -28,8 +28,11 @@ CALLS = marks.CALLS
 FORGETS = marks.FORGETS
 UNCLEAN = marks.UNCLEAN
 UNPINS = marks.UNPINS
+WATCHED = marks.WATCHED
 # What a statement rarely needs of the session before it is forwarded.
-PREPARES = marks.SEQUENCES | marks.CALLS
+PREPARES = marks.SEQUENCES | marks.CALLS | marks.WATCHED
+# What the session looks at before a simple Query goes anywhere.
+LOOKS = marks.CALLS | marks.WATCHED
 
 
 class Client(Preparer):
@@ -190,6 +193,7 @@ class Client(Preparer):
         desk = self.desk
         assert desk is not None
         if not self.decided:
+            text_end = position + 5
             if kind == frames.FUNCTION or stop - position > desk.statement_bytes_max:
                 flow = self._unknown(desk)
             elif stop > end:
@@ -197,11 +201,12 @@ class Client(Preparer):
             else:
                 text_end = stop - 1 if buffer[stop - 1] == 0 else stop
                 flow = self._decide(desk, buffer, position + 5, text_end)
-                if flow.flags & CALLS:
-                    desk.upcalls += 1
-                    if desk.control.perform(self, flow, octets.cut(buffer, position + 5, text_end)):
-                        self.flush()
-                        return stop
+            if flow.flags & LOOKS:
+                desk.upcalls += 1
+                if desk.control.perform(self, flow, octets.cut(buffer, position + 5, text_end)):
+                    self._drop(stop, end)
+                    self.flush()
+                    return stop
             self.flow = flow
             self.decided = True
         else:
@@ -686,6 +691,9 @@ class Client(Preparer):
             self._note(statement.flow)
             if statement.flow.flags & CALLS:
                 self._spell_out(server, statement.text, False)
+            if statement.flow.flags & WATCHED:
+                desk.upcalls += 1
+                desk.control.watch(self, statement.text)
         desk.binds += 1
         self.unsynced = True
         self.executed = True

@@ -53,6 +53,9 @@ class Control(Protocol):
         True: it was answered here, nothing is forwarded.
         """
 
+    def watch(self, client: Client, text: bytes) -> None:
+        """A prepared statement is about to be executed whose flow is watched."""
+
     def align(self, client: Client, server: Server) -> None:
         """Put the client's parameters into force on the server it has just got."""
 

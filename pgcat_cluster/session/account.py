@@ -10,6 +10,7 @@ from pgcat_cluster.relay.desk import Desk
 from pgcat_cluster.relay.server import Server
 from pgcat_cluster.relay.stock import Pool
 from pgcat_cluster.session.parameters import Parameters
+from pgcat_cluster.session.plugins import plugins_of
 from pgcat_cluster.session.wishes import NO_WISHES, Wishes, role_mark
 from pgcat_cluster.topology.model import PoolSettings, ServerKey, Shard
 from pgcat_cluster.topology.settings import OnAllBad
@@ -80,7 +81,7 @@ class Visitor:
 class Backend:
     """What is known of one server link beside what the relay keeps: its cancel key, what it last reported."""
 
-    __slots__ = ("expires_at", "number", "opened_at", "pid", "reported", "secret")
+    __slots__ = ("expires_at", "number", "opened_at", "pid", "reported", "secret", "warm_by")
 
     def __init__(
         self,
@@ -97,6 +98,8 @@ class Backend:
         self.reported = reported
         self.opened_at = opened_at
         self.expires_at = expires_at
+        # When the prewarmer must be done, 0 for nothing to warm.
+        self.warm_by = 0.0
 
 
 class Source:
@@ -165,6 +168,7 @@ class Account:
 
     def __init__(self, settings: PoolSettings, shards: list[ShardPlace]) -> None:
         self.settings = settings
+        self.plugins = plugins_of(settings.plugins, settings.key)
         self.shards = shards
         self.desk: Desk | None = None
         self.clients: set[Client] = set()

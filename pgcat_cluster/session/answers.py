@@ -1,24 +1,18 @@
-"""Answers commands that are ours: what becomes of a client's wishes, and what the client is told, in which words.
-
-A command is answered without a server: in the simple protocol by `simple_frames`, in the extended one by the
-pieces `description` (after Describe) and `execution_frames` (after Execute); what is known before a command is
-carried out are its columns.
-"""
+"""Answers commands that are ours: what becomes of a client's wishes, and what the client is told, in which words."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Final
-
-from msgspec import Struct
 
 from pgcat_cluster.errors import Fault, InvalidParameter, TransactionAborted, Unsupported
 from pgcat_cluster.relay import marks
 from pgcat_cluster.relay.client import Client
+from pgcat_cluster.relay.flows import Flow
 from pgcat_cluster.routing.keys import key_of_text, shard_of
 from pgcat_cluster.session.account import Account, Source, Visitor
 from pgcat_cluster.session.explaining import COLUMN, Circumstances, explain
 from pgcat_cluster.session.parameters import Parameters
+from pgcat_cluster.session.replies import Column, CommandAnswer, Warned
 from pgcat_cluster.session.wishes import (
     ROUTE,
     WAIT_FOR,
@@ -31,79 +25,35 @@ from pgcat_cluster.session.wishes import (
 )
 from pgcat_cluster.sql.commands import PREFIX, Command, Verb, recognise
 from pgcat_cluster.topology.model import Sharding, ShardMap
-from pgcat_cluster.wire import messages
 
 _FAILED = 0x45
 _IDLE = 0x49
-_TEXT_OID = 25
 
 UNSET: Final = "unset"
 # PgCat takes keys where there is one shard too.
 _UNSHARDED = Sharding(map=ShardMap(name="", kind="hash", key_type="bigint", shards=1))
 _ROLES = {marks.PRIMARY: "primary", marks.REPLICA: "replica", marks.ANY: "any", marks.STANDBY: "replica"}
-_ROUTE_COLUMNS = ("shard", "role", "server", "reason")
+_ROUTE_COLUMNS = tuple(map(Column, ("shard", "role", "server", "reason")))
 
 
-class Warned(Struct, frozen=True, kw_only=True):
-    """Something a client is told beside its answer."""
-
-    sqlstate: str
-    text: str
-
-
-class CommandAnswer(Struct, frozen=True, kw_only=True):
-    """What a command is answered with: rows of text under columns and a tag, or a fault alone."""
-
-    tag: str = ""
-    columns: tuple[str, ...] = ()
-    rows: tuple[tuple[str, ...], ...] = ()
-    warned: Warned | None = None
-    fault: Fault | None = None
-
-
-def columns_of(command: Command) -> tuple[str, ...]:
+def columns_of(command: Command) -> tuple[Column, ...]:
     """What columns the answer to a command has; a command that only sets something has none."""
     if command.verb is Verb.EXPLAIN:
-        return (COLUMN,)
+        return (Column(COLUMN),)
     if command.verb is not Verb.SHOW:
         return ()
     if command.name == ROUTE:
         return _ROUTE_COLUMNS
-    return (PREFIX + command.name if command.is_parameter else command.name.replace("_", " "),)
+    return (Column(PREFIX + command.name if command.is_parameter else command.name.replace("_", " ")),)
 
 
-def simple_frames(answer: CommandAnswer, status: int) -> bytes:
-    """The whole answer to a simple Query; `status` is that of the client's transaction."""
-    columns = description(answer.columns) if answer.columns and answer.fault is None else b""
-    return columns + execution_frames(answer) + messages.ready_for_query(bytes((status,)))
-
-
-def description(columns: Sequence[str], formats: Sequence[int] = ()) -> bytes:
-    """RowDescription, or NoData. All columns are text, whose binary form is the same."""
-    if not columns:
-        return messages.no_data()
-    form = [formats[0]] * len(columns) if len(formats) == 1 else formats
-    return messages.row_description([(column, _TEXT_OID, -1) for column in columns], form)
-
-
-def execution_frames(answer: CommandAnswer) -> bytes:
-    """What follows Execute: the rows and the tag, or an ErrorResponse."""
-    if answer.fault is not None:
-        return messages.error_response(answer.fault)
-    parts = []
-    if answer.warned is not None:
-        parts.append(messages.notice("WARNING", answer.warned.sqlstate, answer.warned.text))
-    parts += [
-        messages.data_row([value.encode(errors="surrogateescape") for value in row]) for row in answer.rows
-    ]
-    return b"".join([*parts, messages.command_complete(answer.tag)])
-
-
-def answer(client: Client, text: str) -> CommandAnswer:
-    """Carry out what a statement string of ours says."""
+def answer(client: Client, flow: Flow, text: str) -> CommandAnswer:
+    """What the flow has ready, else what comes of carrying out what a statement string of ours says."""
     try:
         if client.status == _FAILED:
             raise TransactionAborted()
+        if isinstance(flow.detail, CommandAnswer):
+            return flow.detail
         command = recognise(text)
         if command is None:
             raise Unsupported(
@@ -119,8 +69,10 @@ def answer(client: Client, text: str) -> CommandAnswer:
         return CommandAnswer(fault=fault)
 
 
-def foretold(text: str) -> CommandAnswer:
+def foretold(flow: Flow, text: str) -> CommandAnswer:
     """What is known of an answer before the command is carried out: its columns, or the fault to tell at once."""
+    if isinstance(flow.detail, CommandAnswer):
+        return flow.detail
     try:
         command = recognise(text)
         return CommandAnswer(columns=() if command is None else columns_of(command))

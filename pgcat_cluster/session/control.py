@@ -31,7 +31,7 @@ from pgcat_cluster.relay.flows import Flow
 from pgcat_cluster.relay.server import Server
 from pgcat_cluster.relay.stock import Pool, Target
 from pgcat_cluster.session.account import Account, Backend, ShardPlace, Source, Visitor
-from pgcat_cluster.session.answers import CommandAnswer, answer, ground_of, simple_frames
+from pgcat_cluster.session.answers import answer, ground_of
 from pgcat_cluster.session.decisions import ALL_OURS, ANY_PARAMETER, decide
 from pgcat_cluster.session.parameters import (
     Catalogue,
@@ -42,6 +42,7 @@ from pgcat_cluster.session.parameters import (
     shuns_replicas,
     state_query,
 )
+from pgcat_cluster.session.replies import CommandAnswer, simple_frames
 from pgcat_cluster.session.wishes import for_servers, wishes_of, wishes_of_pool
 from pgcat_cluster.topology.view import NOT_SEEN
 from pgcat_cluster.wire import messages
@@ -54,6 +55,8 @@ _ATTEMPTS_MAX = 3
 SILENT = "the server is silent"
 # How long a server link may go on with the statement of a client that has left.
 ABANDONED_S = 5.0
+# How long the queries of the prewarmer may keep a new link from its clients.
+PREWARM_S = 5.0
 # A statement whose text is not kept can be prepared nowhere else.
 LONG_STATEMENT = "long statement"
 LOOK_S = 0.5
@@ -71,6 +74,12 @@ class Effects(Protocol):
 
     def link_lost(self, account: Account, pool: Pool, reason: str) -> None:
         """A link was lost that nobody closed: let health know."""
+
+    def log_statement(self, client: Client, text: str) -> None:
+        """Write down what a client asks for; nothing of `text` needs to be hidden any more."""
+
+    def prewarming_failed(self, pool: Pool, query: str, reason: str) -> None:
+        """Let operators know that a query which was to warm a new link has failed."""
 
 
 class Control:
@@ -157,10 +166,12 @@ class Control:
         if self.clock() < source.retry_at or account.is_removed or pool.gate.paused:
             return
         waiting = sum(target.waiting for target in pool.targets)
+        # Those that are being warmed are as good as being opened.
+        warming = _warming(account, pool)
         while True:
             decision = grow(
-                opened=pool.opened,
-                opening=pool.opening,
+                opened=pool.opened - warming,
+                opening=pool.opening + warming,
                 idle=len(pool.idle),
                 limit=pool.limit,
                 min_size=account.settings.min_size,
@@ -190,10 +201,25 @@ class Control:
         server.start()
         if account.is_removed or pool.gate.paused:
             server.is_retired = True
-        server.clean()
+        if not self._prewarm(account, server, backend):
+            server.clean()
         for target in pool.targets:
             if target.waiting:
                 self._grow(pool)
+
+    def _prewarm(self, account: Account, server: Server, backend: Backend) -> bool:
+        """Run the prewarmer's queries on a new link before anybody gets it; whether there are any."""
+        plugins = account.settings.plugins
+        if plugins is None or not plugins.prewarmer.enabled or not plugins.prewarmer.queries:
+            return False
+        queries = plugins.prewarmer.queries
+        for left, query in zip(reversed(range(len(queries))), queries, strict=True):
+            server.order(query.encode(), _Prewarming(self, query, is_last=left == 0))
+        # They may have set anything.
+        server.is_unclean = True
+        backend.warm_by = self.clock() + PREWARM_S
+        server.flush()
+        return True
 
     def link_failed(self, pool: Pool, text: str, *, is_overload: bool, is_down: bool) -> None:
         """A link could not be opened."""
@@ -321,7 +347,10 @@ class Control:
     # -- upcalls: deciding ---------------------------------------------------------------------------------
 
     def analyse(self, client: Client, text: bytes, shape: bytes | None) -> Flow:
-        decision = decide(text, shape, _account(client).settings, has_shapes=client.has_shapes)
+        account = _account(client)
+        decision = decide(text, shape, account.settings, has_shapes=client.has_shapes)
+        if account.plugins is not None:
+            decision = account.plugins.revised(decision, text, shape)
         if decision.is_lasting and shape is not None:
             desk = client.desk
             assert desk is not None
@@ -333,8 +362,10 @@ class Control:
 
         That one is ours to forget, for the servers' is shared.
         """
+        if flow.flags & marks.WATCHED:
+            self.watch(client, text)
         if flow.flags & marks.COMMAND:
-            self._tell(client, answer(client, text.decode(errors="surrogateescape")))
+            self._tell(client, answer(client, flow, text.decode(errors="surrogateescape")))
             return True
         name = flow.detail
         if not isinstance(name, bytes) or name not in client.statements or client.status == _FAILED:
@@ -356,6 +387,12 @@ class Control:
         # Any simple Query drops it.
         client.unnamed = None
         client.put_bytes(simple_frames(answer, client.status))
+
+    def watch(self, client: Client, text: bytes) -> None:
+        plugins = _account(client).plugins
+        # What is repeated elsewhere was told of.
+        if plugins is not None and client.attempts == 0:
+            self.effects.log_statement(client, plugins.logged(text))
 
     def refused(self, client: Client, flow: Flow | None) -> None:
         if flow is not None and flow.flags & marks.READS:
@@ -661,6 +698,9 @@ class Control:
         is_resting = client is None and not server.ledger
         if client is not None and not client.settling:
             self._expire_request(account, client, server, now)
+        elif 0 < backend.warm_by < now and server.ledger and server.cancels == 0:
+            # Each cancel ends one query; the link is used without what they would have done.
+            self._cancel(server)
         elif _lingers(server, now):
             self._cancel(server)
             server.abandoned_at = 0.0
@@ -720,6 +760,30 @@ class _Alignment:
         self.control.aligned(self.client, server, self.error)
 
 
+class _Prewarming:
+    """Waits for one of the queries that warm a new link."""
+
+    def __init__(self, control: Control, query: str, *, is_last: bool) -> None:
+        self.control = control
+        self.query = query
+        self.is_last = is_last
+
+        self.error: bytes | None = None
+
+    def take(self, kind: int, body: bytes) -> None:
+        if kind != _ROW:
+            self.error = body
+
+    def done(self, server: Server) -> None:
+        if self.is_last:
+            backend = server.detail
+            assert isinstance(backend, Backend)
+            backend.warm_by = 0.0
+        if self.error is not None:
+            reason = messages.fields_of_error(self.error).get("M", "")
+            self.control.effects.prewarming_failed(server.pool, self.query, reason)
+
+
 class _Settlement:
     """Waits for what a server says is left of a client."""
 
@@ -737,6 +801,17 @@ class _Settlement:
 
     def done(self, server: Server) -> None:
         self.control.settled(self.client, server, self.rows, self.error)
+
+
+def _warming(account: Account, pool: Pool) -> int:
+    """How many links of a pool nobody may have yet, since the prewarmer's queries run on them."""
+    plugins = account.settings.plugins
+    if plugins is None or not plugins.prewarmer.enabled:
+        return 0
+    return sum(
+        server.pool is pool and isinstance(server.detail, Backend) and server.detail.warm_by > 0
+        for server in account.servers
+    )
 
 
 def _lingers(server: Server, now: float) -> bool:

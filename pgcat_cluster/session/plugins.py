@@ -3,112 +3,23 @@
 from __future__ import annotations
 
 import re
-import struct
-from collections.abc import Mapping, Sequence
-from types import MappingProxyType
 from typing import Final
 
-from msgspec import Struct
+from msgspec.structs import replace
 
-from pgcat_cluster.errors import Fault, TableRefused, Unsupported
+from pgcat_cluster.errors import TableRefused
+from pgcat_cluster.relay import marks
+from pgcat_cluster.relay.flows import Flow
 from pgcat_cluster.relay.shapes import Scanner, render
+from pgcat_cluster.session.decisions import Decision
+from pgcat_cluster.session.replies import CommandAnswer, column
 from pgcat_cluster.sql.form import form_of
 from pgcat_cluster.sql.relations import Relation, relations
 from pgcat_cluster.topology.model import PoolKey
 from pgcat_cluster.topology.settings import InterceptedQuery, Plugins, TableAccess
-from pgcat_cluster.wire import messages
-
-# Type id and size by name; of any other name PgCat makes "any".
-_TYPES: Final[Mapping[str, tuple[int, int]]] = MappingProxyType(
-    {
-        "any": (2276, 4),
-        "anyarray": (2277, -1),
-        "bool": (16, 1),
-        "bpchar": (1042, -1),
-        "date": (1082, 4),
-        "float4": (700, 4),
-        "float8": (701, 8),
-        "int2": (21, 2),
-        "int4": (23, 4),
-        "int8": (20, 8),
-        "json": (114, -1),
-        "name": (19, 64),
-        "numeric": (1700, -1),
-        "oid": (26, 4),
-        "text": (25, -1),
-        "timestamp": (1114, 8),
-        "timestamptz": (1184, 8),
-        "uuid": (2950, 16),
-        "varchar": (1043, -1),
-    }
-)
-_ANY: Final = _TYPES["any"]
-_WHOLE_NUMBERS: Final = {21: 2, 23: 4, 20: 8, 26: 4}
-_TEXTS: Final = frozenset({19, 25, 114, 1042, 1043})
-_TRUE: Final = frozenset({"t", "true", "y", "yes", "on", "1"})
 
 _MARKERS: Final = re.compile(rb"\0m|\0[a-z]")
 _MAY_HOLD_A_PASSWORD: Final = re.compile(rb"passw|secret|scram-sha-256|\bmd5|connection", re.IGNORECASE)
-
-
-class Column(Struct, frozen=True):
-    name: str
-    oid: int
-    size: int
-
-
-class Interception(Struct, frozen=True, kw_only=True):
-    """The answer to an intercepted statement. Formats are those of Bind: none, one for all, or one a column."""
-
-    columns: tuple[Column, ...]
-    rows: tuple[tuple[str | None, ...], ...]
-
-    def description(self, formats: Sequence[int] = ()) -> bytes:
-        """RowDescription."""
-        columns = [(column.name, column.oid, column.size) for column in self.columns]
-        return messages.row_description(columns, self._formats(formats))
-
-    def execution(self, formats: Sequence[int] = ()) -> bytes:
-        """What follows Execute: rows and tag. Raises Unsupported for a value that has no binary form here."""
-        asked = self._formats(formats)
-        rows = [
-            messages.data_row(
-                [
-                    _value(value, column, form)
-                    for value, column, form in zip(row, self.columns, asked, strict=True)
-                ]
-            )
-            for row in self.rows
-        ]
-        return b"".join(rows) + messages.command_complete(f"SELECT {len(rows)}")
-
-    def _formats(self, formats: Sequence[int]) -> Sequence[int]:
-        if len(formats) < 2:
-            return (formats[0] if formats else 0,) * len(self.columns)
-        return formats
-
-
-def _value(value: str | None, column: Column, form: int) -> bytes | None:
-    if value is None:
-        return None
-    if form == 0 or column.oid in _TEXTS:
-        return value.encode()
-    try:
-        if column.oid in _WHOLE_NUMBERS:
-            return int(value).to_bytes(_WHOLE_NUMBERS[column.oid], "big", signed=column.oid != 26)
-        if column.oid == 16:
-            return b"\1" if value.lower() in _TRUE else b"\0"
-        if column.oid in (700, 701):
-            return struct.pack("!f" if column.oid == 700 else "!d", float(value))
-    except (ValueError, OverflowError):
-        pass
-    raise Unsupported(f'the intercepted value of column "{column.name}" has no binary form here')
-
-
-class Refusal(Struct, frozen=True):
-    """A statement that no server shall see, and what its client is told."""
-
-    fault: Fault
 
 
 class PoolPlugins:
@@ -123,7 +34,7 @@ class PoolPlugins:
         self.logs = settings.query_logger.enabled
         self._logs_constants = settings.query_logger.constants
         self._rules = _Rules(settings.table_access) if settings.table_access.enabled else None
-        self._answers: dict[tuple[str, ...], Interception] = {}
+        self._answers: dict[tuple[str, ...], CommandAnswer] = {}
         self._shapes: set[bytes] = set()
         if settings.intercept.enabled:
             for query in settings.intercept.queries.values():
@@ -143,17 +54,28 @@ class PoolPlugins:
         """Whether of statements of this shape one may be intercepted and another one not."""
         return bool(self._shapes) and _squeezed(shape) in self._shapes
 
-    def judge(self, text: bytes, shape: bytes | None) -> Interception | Refusal | None:
+    def judge(self, text: bytes, shape: bytes | None) -> Flow | None:
         """What becomes of a statement instead of being sent on. `shape` is None where it is not understood."""
         said = text.decode(errors="surrogateescape")
         if shape is not None and self.depends_on_constants(shape):
             form = form_of(said)
             if form is not None and form in self._answers:
-                return self._answers[form]
+                return _local("intercepted", self._answers[form])
         if self._rules is None:
             return None
         fault = self._rules.refusal(None if shape is None else render(shape), said)
-        return None if fault is None else Refusal(fault)
+        return None if fault is None else _local("refused by table_access", CommandAnswer(fault=fault))
+
+    def revised(self, decision: Decision, text: bytes, shape: bytes | None) -> Decision:
+        """What was decided about a statement, or what plugins have decided instead; commands of ours are ours."""
+        if decision.flow.flags & marks.COMMAND:
+            return decision
+        flow = self.judge(text, shape) or decision.flow
+        if self.logs:
+            # Another one, for it may be shared with pools that log nothing.
+            flow = Flow(flow.role, flow.flags | marks.WATCHED, flow.reason, flow.parameters, flow.detail)
+        is_lasting = decision.is_lasting and shape is not None and not self.depends_on_constants(shape)
+        return replace(decision, flow=flow, is_lasting=is_lasting)
 
     def logged(self, text: bytes) -> str:
         """A statement as it is logged: constants only where settings say so, and none that may be a password."""
@@ -179,10 +101,14 @@ def plugins_of(settings: Plugins | None, key: PoolKey) -> PoolPlugins | None:
     return PoolPlugins(settings, key) if settings is not None and settings.sees_statements else None
 
 
-def _interception(query: InterceptedQuery, key: PoolKey) -> Interception:
-    columns = tuple(Column(name, *_TYPES.get(kind.lower(), _ANY)) for name, kind in query.schema)
+def _local(reason: str, answer: CommandAnswer) -> Flow:
+    return Flow(marks.PRIMARY, marks.CALLS | marks.COMMAND, reason, (), answer)
+
+
+def _interception(query: InterceptedQuery, key: PoolKey) -> CommandAnswer:
+    columns = tuple(column(name, kind) for name, kind in query.schema)
     rows = tuple(tuple(_filled(value, key) for value in row) for row in query.result)
-    return Interception(columns=columns, rows=rows)
+    return CommandAnswer(tag=f"SELECT {len(rows)}", columns=columns, rows=rows)
 
 
 def _filled(value: str, key: PoolKey) -> str | None:

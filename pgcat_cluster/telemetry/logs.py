@@ -53,6 +53,7 @@ Event = Literal[
     "pool.resumed",
     "pool.exhausted",
     "pool.reconnected",
+    "pool.cold",
     "server.connected",
     "server.refused",
     "server.lost",

@@ -6,6 +6,7 @@ import select
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType, SimpleNamespace
+from typing import Any
 
 import msgspec
 
@@ -122,7 +123,7 @@ class Scene:
         self,
         *,
         servers: tuple[str, ...] = ("p1", "r1"),
-        options: Mapping[str, str] = MappingProxyType({}),
+        options: Mapping[str, Any] = MappingProxyType({}),
         statement_bytes_max: int = 1 << 20,
     ) -> None:
         self.now = 1000.0
@@ -397,6 +398,12 @@ class Scene:
 
     def link_lost(self, account: Account, pool: Pool, reason: str) -> None:
         self.calls.append(f"tell of {pool.key}: {reason}")
+
+    def log_statement(self, client: Client, text: str) -> None:
+        self.calls.append(f"log {text}")
+
+    def prewarming_failed(self, pool: Pool, query: str, reason: str) -> None:
+        self.calls.append(f"{query} failed: {reason}")
 
 
 def _has_key(client: Client) -> bool:

@@ -12,8 +12,8 @@
         c1: ReadyForQuery I
 
 First come the story and the setup: `servers: p1 r1`, `pool: size=1 mode=session` (fields of PoolSettings),
-`links:` that rest already, `chunks: whole`. A client is one of `c1`, `c2`, …: whose first message is a start-up
-packet logs in with it, any other has logged in before. A link is `p1.1`, the first of server `p1`.
+`plugins:` as JSON, `links:` that rest already, `chunks: whole`. A client is one of `c1`, `c2`, …: whose first message
+is a start-up packet logs in with it, any other has logged in before. A link is `p1.1`, the first of server `p1`.
 
 What happens besides messages stands in `_HAPPENINGS`. Messages of one sender on adjacent lines arrive at once;
 `r1.1: and leaves` behind them says that it had closed before they were looked at.
@@ -27,13 +27,14 @@ pieces of random length; all three must tell the same.
 from __future__ import annotations
 
 import difflib
+import json
 import random
 import re
 import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from pgcat_cluster.errors import WireError
 from pgcat_cluster.relay.server import Server
@@ -46,7 +47,7 @@ INDENT = "    "
 Chunks = Literal["whole", "bytes", "random"]
 CHUNKS: tuple[Chunks, ...] = get_args(Chunks)
 
-_SETUP = ("servers", "pool", "links", "chunks", "statement_bytes_max")
+_SETUP = ("servers", "pool", "plugins", "links", "chunks", "statement_bytes_max")
 _PACKETS = ("StartupMessage", "SSLRequest", "GSSENCRequest", "CancelRequest", "Packet")
 _CLIENT = re.compile(r"c\d+")
 _LINK = re.compile(r"\w+\.\d+")
@@ -162,6 +163,10 @@ def play(script: Script, chunks: Chunks) -> str:
         stage.scene.close()
 
 
+def _plugins(said: str) -> dict[str, Any]:
+    return {"plugins": json.loads(said)} if said else {}
+
+
 def mismatch(expected: str, happened: str) -> str:
     """Both texts side by side, `|` where they differ."""
     rows: list[tuple[str, str, str]] = []
@@ -187,7 +192,7 @@ class Stage:
         self.random = random.Random(script.name)
         self.scene = Scene(
             servers=tuple(setup.get("servers", "p1 r1").split()),
-            options=_pairs(setup.get("pool", "")),
+            options=_pairs(setup.get("pool", "")) | _plugins(setup.get("plugins", "")),
             statement_bytes_max=int(setup.get("statement_bytes_max", 1 << 20)),
         )
         for name in setup.get("links", "").split():

@@ -177,6 +177,12 @@ class House:
     def link_lost(self, account: Account, pool: Pool, reason: str) -> None:
         self.asked.append("lost")
 
+    def log_statement(self, client: Client, text: str) -> None:
+        self.asked.append(f"log {text}")
+
+    def prewarming_failed(self, pool: Pool, query: str, reason: str) -> None:
+        self.asked.append(f"{query} failed: {reason}")
+
     async def reload(self) -> list[str]:
         self.asked.append("reload")
         return []
