@@ -15,6 +15,7 @@ from pgcat_cluster.net.config_file import read_settings
 from pgcat_cluster.session.answers import shard_of_key
 from pgcat_cluster.session.explaining import Circumstances
 from pgcat_cluster.session.explaining import explain as explain_statement
+from pgcat_cluster.session.plugins import plugins_of
 from pgcat_cluster.session.wishes import Ground, wishes_of, wishes_of_pool
 from pgcat_cluster.topology.model import PoolSettings, Topology, build
 from pgcat_cluster.topology.reading import InvalidSettings
@@ -99,6 +100,7 @@ def explain(
             ],
             statement_bytes_max=topology.node.statement_bytes_max,
             wishes=wishes,
+            plugins=plugins_of(pool.plugins, pool.key),
         ),
     )
     if as_json:

@@ -59,8 +59,8 @@ class Control(Protocol):
     def align(self, client: Client, server: Server) -> None:
         """Put the client's parameters into force on the server it has just got."""
 
-    def transaction_over(self, client: Client) -> None:
-        """A transaction has ended for whose time only the client had wishes (`wishes_end`)."""
+    def wish_no_more(self, client: Client) -> None:
+        """The transaction is over, and with it what was wished for it alone."""
 
     def settle(self, client: Client, server: Server) -> None:
         """A transaction that may have left something is over; ends with `release` or `stay`."""

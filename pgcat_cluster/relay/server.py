@@ -247,7 +247,7 @@ class Server(ServerEnd):
             client.attempts = 0
             client.primary_only = False
             if client.wishes_end:
-                self.control.transaction_over(client)
+                self.control.wish_no_more(client)
             if client.remaining > 0 and client.streaming:
                 # The server waits for the rest of a frame that it will ignore.
                 client.lingering = True

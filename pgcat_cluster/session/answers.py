@@ -208,6 +208,7 @@ def _explain(client: Client, command: Command) -> CommandAnswer:
             flows=desk.flows,
             has_shapes=client.has_shapes,
             shuns_replicas=client.shuns_replicas,
+            plugins=visitor.account.plugins,
             notes=tuple(notes),
         ),
     )

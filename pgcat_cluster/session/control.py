@@ -31,7 +31,7 @@ from pgcat_cluster.relay.flows import Flow
 from pgcat_cluster.relay.server import Server
 from pgcat_cluster.relay.stock import Pool, Target
 from pgcat_cluster.session.account import Account, Backend, ShardPlace, Source, Visitor
-from pgcat_cluster.session.answers import answer, ground_of
+from pgcat_cluster.session.answers import answer, foretold, ground_of
 from pgcat_cluster.session.decisions import ALL_OURS, ANY_PARAMETER, decide
 from pgcat_cluster.session.parameters import (
     Catalogue,
@@ -42,7 +42,7 @@ from pgcat_cluster.session.parameters import (
     shuns_replicas,
     state_query,
 )
-from pgcat_cluster.session.replies import CommandAnswer, simple_frames
+from pgcat_cluster.session.replies import CommandAnswer, description, execution_frames, simple_frames
 from pgcat_cluster.session.wishes import for_servers, wishes_of, wishes_of_pool
 from pgcat_cluster.topology.view import NOT_SEEN
 from pgcat_cluster.wire import messages
@@ -388,6 +388,24 @@ class Control:
         client.unnamed = None
         client.put_bytes(simple_frames(answer, client.status))
 
+    def own_columns(self, client: Client, flow: Flow, text: bytes, bind: bytes) -> bytes:
+        """RowDescription or NoData of what is answered here; `bind` is a Bind from its parameters' formats on."""
+        columns = foretold(flow, text.decode(errors="surrogateescape")).columns
+        return description(columns, _result_formats(bind))
+
+    def own_answer(self, client: Client, flow: Flow, text: bytes, bind: bytes) -> bytes:
+        """What follows Execute of what is answered here."""
+        told = answer(client, flow, text.decode(errors="surrogateescape"))
+        if told.fault is not None:
+            self._count(client, told.fault)
+        return execution_frames(told, _result_formats(bind))
+
+    def wish_no_more(self, client: Client) -> None:
+        """A transaction has ended: the wishes of SET LOCAL are no longer in force."""
+        visitor = client.detail
+        assert isinstance(visitor, Visitor)
+        visitor.wish(client, visitor.wishes)
+
     def watch(self, client: Client, text: bytes) -> None:
         plugins = _account(client).plugins
         # What is repeated elsewhere was told of.
@@ -494,12 +512,6 @@ class Control:
             client.has_shapes = has_shapes(backend.reported)
             if name == "application_name" and isinstance(client.detail, Visitor):
                 client.detail.application_name = value
-
-    def transaction_over(self, client: Client) -> None:
-        """The wishes of SET LOCAL are no longer in force."""
-        visitor = client.detail
-        assert isinstance(visitor, Visitor)
-        visitor.wish(client, visitor.wishes)
 
     def settle(self, client: Client, server: Server) -> None:
         account = _account(client)
@@ -812,6 +824,11 @@ def _warming(account: Account, pool: Pool) -> int:
         server.pool is pool and isinstance(server.detail, Backend) and server.detail.warm_by > 0
         for server in account.servers
     )
+
+
+def _result_formats(bind: bytes) -> tuple[int, ...]:
+    """The formats in which a Bind wants its results; `bind` is empty where there was none."""
+    return messages.parse_bind(b"\0\0" + bind).result_formats if bind else ()
 
 
 def _lingers(server: Server, now: float) -> bool:

@@ -13,7 +13,9 @@ from pgcat_cluster.relay import marks
 from pgcat_cluster.relay.flows import Flow, FlowTable
 from pgcat_cluster.relay.shapes import Scanner, render
 from pgcat_cluster.routing.serving import candidates
-from pgcat_cluster.session.decisions import COMMAND, UNKNOWN, Decision, decide
+from pgcat_cluster.session.decisions import UNKNOWN, Decision, decide
+from pgcat_cluster.session.plugins import PoolPlugins
+from pgcat_cluster.session.replies import CommandAnswer
 from pgcat_cluster.session.wishes import NO_WISHES, Wishes, role_mark
 from pgcat_cluster.sql.commands import recognise
 from pgcat_cluster.sql.grammar import TEXT_BYTES_MAX
@@ -62,11 +64,11 @@ class Standing(Struct, frozen=True, kw_only=True):
 
 
 class Explanation(Struct, frozen=True, kw_only=True):
-    """Where a statement would go if it were sent now outside a transaction. `refusal`: it would go nowhere."""
+    """Where a statement would go if it were sent now outside a transaction. `refusal` or `answered` say why nowhere."""
 
     statement: str
     refusal: str = ""
-    answered_by_node: bool = False
+    answered: str = ""
     shard: Choice | None = None
     role: Choice | None = None
     candidates: tuple[Standing, ...] = ()
@@ -97,8 +99,8 @@ class Explanation(Struct, frozen=True, kw_only=True):
     def _target(self) -> str:
         if self.refusal:
             return f"none, it is refused: {self.refusal}"
-        if self.answered_by_node or self.shard is None or self.role is None:
-            return "none, the node answers"
+        if self.shard is None or self.role is None:
+            return f"none, it is {self.answered}"
         return f"shard {self.shard.value}, {self.role.value}"
 
 
@@ -131,6 +133,7 @@ class Circumstances(Struct, frozen=True, kw_only=True):
     flows: FlowTable | None = None
     has_shapes: bool = True
     shuns_replicas: bool = False
+    plugins: PoolPlugins | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -143,20 +146,21 @@ def explain(statement: str, given: Circumstances) -> Explanation:
         decision = Decision(flow=UNKNOWN)
     else:
         decision = decide(bytes(text), shape, given.settings, has_shapes=given.has_shapes)
+    plugins = given.plugins
+    revised = decision if plugins is None else plugins.revised(decision, bytes(text), shape)
     known = None if given.flows is None or shape is None else given.flows.get(shape)
-    flow = decision.flow if known is None else known
+    flow = revised.flow if known is None else known
     found = Explanation(
         statement=statement,
         shape=None if shape is None else _readable(shape),
-        flow="no node was asked" if given.flows is None else _memory(decision, is_known=known is not None),
+        flow="no node was asked" if given.flows is None else _memory(revised, is_known=known is not None),
         needs_constants=decision.needs_constants,
-        doubt=_doubt(flow, shape, given, is_long=is_long),
+        doubt=_doubt(decision.flow, shape, given, is_long=is_long),
         notes=given.notes,
     )
     try:
-        if flow is COMMAND:
-            recognise(statement)
-            return structs.replace(found, answered_by_node=True)
+        if flow.flags & marks.COMMAND:
+            return structs.replace(found, answered=_answered(flow, statement))
         mark, role = _role(flow, given)
         found = structs.replace(found, role=role)
         shard = _shard(given)
@@ -164,6 +168,16 @@ def explain(statement: str, given: Circumstances) -> Explanation:
         return structs.replace(found, refusal=str(fault))
     standings = _standings(given.places[int(shard.value)], mark, given)
     return structs.replace(found, shard=shard, candidates=standings)
+
+
+def _answered(flow: Flow, statement: str) -> str:
+    """Why the node answers; raises the fault it would tell."""
+    if isinstance(flow.detail, CommandAnswer):
+        if flow.detail.fault is not None:
+            raise flow.detail.fault
+    else:
+        recognise(statement)
+    return flow.reason
 
 
 def _memory(decision: Decision, *, is_known: bool) -> Memory:

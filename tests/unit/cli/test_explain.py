@@ -93,7 +93,7 @@ def test_doubt(file: Path, statement: str, doubt: str) -> None:
 
 
 def test_what_the_node_answers(file: Path) -> None:
-    assert run(file, "show shard").output.startswith("Route: none, the node answers\n")
+    assert run(file, "show shard").output.startswith("Route: none, it is answered by the node\n")
 
 
 def test_a_refusal_as_lines_and_as_json(file: Path) -> None:
@@ -110,7 +110,7 @@ def test_json(file: Path) -> None:
     assert found == {
         "statement": "insert into t values (1, 'x'), (2, 'y')",
         "refusal": "",
-        "answered_by_node": False,
+        "answered": "",
         "shard": {"value": "0", "reason": "the pool has one shard"},
         "role": {"value": "primary", "reason": "writes: insert"},
         "candidates": [

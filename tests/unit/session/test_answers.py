@@ -1,0 +1,143 @@
+"""Answers to commands: their pieces for the extended protocol, and what a session that is bound may not do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import cast
+
+import pytest
+
+from pgcat_cluster.errors import InvalidParameter, InvalidText, OutOfRange, Unsupported
+from pgcat_cluster.relay.client import Client
+from pgcat_cluster.session.account import ShardPlace
+from pgcat_cluster.session.answers import answer as answer_of
+from pgcat_cluster.session.answers import foretold, shard_of_key
+from pgcat_cluster.session.decisions import COMMAND
+from pgcat_cluster.session.replies import Column, CommandAnswer, description
+from pgcat_cluster.topology.model import Shard, Sharding, ShardMap
+from pgcat_cluster.wire import messages
+from tests.support.scene import Scene
+
+IDLE, OPEN = 0x49, 0x54
+
+
+@pytest.fixture
+def scene() -> Iterator[Scene]:
+    scene = Scene()
+    yield scene
+    scene.close()
+
+
+def answer(client: Client, text: str) -> CommandAnswer:
+    return answer_of(client, COMMAND, text)
+
+
+def names(text: str) -> list[str]:
+    return [column.name for column in foretold(COMMAND, text).columns]
+
+
+def test_what_is_known_before_a_command_is_carried_out() -> None:
+    assert names("show server role") == ["server role"]
+    assert names("show pgcat.server_role") == ["pgcat.server_role"]
+    assert names("show pgcat.route") == ["shard", "role", "server", "reason"]
+    assert names("explain route select 1") == ["route"]
+    assert names("set shard to 1") == []
+    assert isinstance(foretold(COMMAND, "begin; set shard to 1").fault, Unsupported)
+
+
+def test_columns_and_answers_frame_by_frame(scene: Scene) -> None:
+    client = scene.meet("c1")
+    control = scene.control
+    bind = messages.bind("", "", [], result_formats=[1])[5:].removeprefix(b"\0\0")
+    assert control.own_columns(client, COMMAND, b"show shard", b"") == description((Column("shard"),))
+    assert control.own_columns(client, COMMAND, b"show shard", bind) == description((Column("shard"),), (1,))
+    assert control.own_columns(client, COMMAND, b"set shard to 0", bind) == messages.no_data()
+    assert control.own_answer(client, COMMAND, b"set shard to 0", b"") == messages.command_complete(
+        "SET SHARD"
+    )
+    assert control.own_answer(client, COMMAND, b"show shard", bind) == messages.data_row(
+        [b"0"]
+    ) + messages.command_complete("SELECT 1")
+    assert control.own_answer(client, COMMAND, b"set shard to 7", b"")[:1] == b"E"
+    assert scene.account.faults["22023"] == 1
+
+
+def refusal(scene: Scene, text: str) -> tuple[str, str | None]:
+    fault = answer(scene.clients["c1"], text).fault
+    assert fault is not None
+    return fault.message, fault.detail
+
+
+def test_a_session_that_is_bound_stays_in_its_shard(scene: Scene) -> None:
+    client = scene.meet("c1")
+    # A second shard, of which nothing but the number is asked.
+    scene.account.shards.append(
+        ShardPlace(Shard(number=1, cluster="main", database="test"), scene.account.shards[0].view)
+    )
+    link = scene.bring("p1")
+    assert answer(client, "set shard to 1").fault is None
+    assert client.shard_wish == 1
+    assert answer(client, "set shard to 0").fault is None
+    scene.send("c1", messages.query("begin"))
+    scene.send(scene.name_of(link), messages.command_complete("BEGIN") + messages.ready_for_query(b"T"))
+    assert (client.server, client.status) == (link, OPEN)
+    assert refusal(scene, "set shard to 1") == (
+        "the session can not change to shard 1 now",
+        "Because its transaction runs in shard 0.",
+    )
+    assert refusal(scene, "set local pgcat.shard = 1")[0] == "the session can not change to shard 1 now"
+    assert answer(client, "set shard to 0").fault is None
+    scene.send("c1", messages.query("commit"))
+    scene.send(scene.name_of(link), messages.command_complete("COMMIT") + messages.ready_for_query(b"I"))
+    assert answer(client, "set shard to 1").fault is None
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("set sharding key to abc", "sharding key abc must stand in quotes"),
+        ("set sharding key to 'abc'", 'invalid input syntax for type bigint: "abc"'),
+        (f"set sharding key to {2**63}", f'value "{2**63}" is out of range for type bigint'),
+        ("set pgcat.wait_for = '0/1'", 'parameter "pgcat.wait_for" means nothing for this pool'),
+        ("show pgcat.consistency_token", 'parameter "pgcat.consistency_token" means nothing for this pool'),
+    ],
+)
+def test_refusals(scene: Scene, text: str, message: str) -> None:
+    scene.meet("c1")
+    assert refusal(scene, text)[0] == message
+
+
+def test_a_key_in_an_encoding_that_is_not_understood(scene: Scene) -> None:
+    client = scene.meet("c1")
+    client.parameters = scene.control.catalogue.of({"client_encoding": "LATIN1"})
+    message, detail = refusal(scene, "set sharding key to 'é'")
+    assert message == "a sharding key of other characters than ASCII needs the client encoding UTF8"
+    assert detail == "The client encoding is latin1."
+
+
+def sharding(kind: str, key_type: str, **more: object) -> Sharding:
+    options = {"name": "m", "kind": kind, "key_type": key_type, "shards": 5, **more}
+    return Sharding(map=ShardMap(**cast("dict[str, object]", options)))  # type: ignore[arg-type]
+
+
+def test_shards_of_keys() -> None:
+    bigint = sharding("hash", "bigint")
+    assert [shard_of_key(bigint, text) for text in ("1", "2", " 6 ", "+8", "9", "-1", "-5")] == [
+        *(0, 1, 2, 3, 4, 4, 4)
+    ]
+    assert shard_of_key(sharding("sha1", "bigint", shards=12), "-1") == 1
+    assert shard_of_key(sharding("modulo", "bigint"), "-1") == 4
+    listed = sharding("list", "text", values={b"a": 1, b"b": 4})
+    assert shard_of_key(listed, "b") == 4
+    with pytest.raises(InvalidParameter, match="lies on no shard of map m"):
+        shard_of_key(listed, "c")
+    ranged = sharding("range", "integer", bounds=((0, 2), (10, 3), (20, -1)))
+    assert [shard_of_key(ranged, text) for text in ("0", "9", "10")] == [2, 2, 3]
+    for text in ("-1", "20"):
+        with pytest.raises(InvalidParameter):
+            shard_of_key(ranged, text)
+    with pytest.raises(OutOfRange):
+        shard_of_key(ranged, "2147483648")
+    with pytest.raises(InvalidText):
+        shard_of_key(sharding("hash", "uuid"), "5")
+    assert shard_of_key(None, "12") == 0
