@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from pgcat_cluster.demo.stack import Stack
 from pgcat_cluster.sql.builtin_functions import VOLATILITY
-from tests.support.builtin_functions import MODULE, RANKS, functions_of, merged, module
+from pgcat_cluster.sql.catalogs import RELATIONS
+from tests.support import builtin_functions
+from tests.support.builtin_functions import RANKS, functions_of, merged, module, relations_of
 
 
 def test_no_function_of_a_server_is_missing_or_said_to_be_better_than_it_is(pg_stack: Stack) -> None:
@@ -20,8 +20,13 @@ def test_no_function_of_a_server_is_missing_or_said_to_be_better_than_it_is(pg_s
     assert (said["lower"], said["now"], said["nextval"]) == RANKS
 
 
-def test_the_module_is_as_it_was_generated() -> None:
-    assert Path(MODULE).read_text() == module(VOLATILITY)
+def test_no_catalog_of_a_server_is_missing(pg_stack: Stack) -> None:
+    assert relations_of(pg_stack) - RELATIONS == set(), "run python -m tests.support.builtin_functions"
+
+
+def test_the_modules_are_as_they_were_generated() -> None:
+    assert builtin_functions.MODULE.read_text() == module(VOLATILITY)
+    assert builtin_functions.CATALOGS.read_text() == builtin_functions.catalogs_module(RELATIONS)
 
 
 def test_the_worst_that_any_server_says_counts() -> None:

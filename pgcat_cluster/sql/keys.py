@@ -1,0 +1,167 @@
+"""Finds which sharding keys a statement string is bound to, so that it can run on their shard alone."""
+
+from __future__ import annotations
+
+import enum
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from . import grammar
+from .builtin_functions import VOLATILITY
+from .functions import FUNCTIONS, SET_CONFIG
+from .key_rules import KeyRules, Kind
+from .levels import Queries, Refusal
+from .statement import Effect
+from .terms import Term, Terms
+from .tree import Node, child, names, nodes, number, only, text
+
+__all__ = ["KeyRules", "Keys", "Term", "Verdict", "find_keys"]
+
+
+class Verdict(enum.Enum):
+    """Where a statement string may run."""
+
+    ANYWHERE = "on any shard"
+    """It names no sharded table, and does nothing but read or steer its session."""
+    KEYED = "on the shard of its keys"
+    """One shard knows its answer if all its terms lead there."""
+    NOWHERE = "on no shard that could be told"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Keys:
+    """What binds a statement string. KEYED promises: if all terms lead to one shard, that shard alone gives the
+    answer of the whole database, given that each sharded table is split by its key with one map and that
+    reference tables are whole everywhere. Functions of users are taken to look at no other table.
+    """
+
+    verdict: Verdict
+    reason: str
+    """The key columns it is bound by, or why it is bound to none; no constant of the statement is in it."""
+    terms: tuple[Term, ...] = ()
+
+
+def find_keys(statement: str, rules: KeyRules) -> Keys:
+    """Judges a statement string, or the rendered text of a shape: no constant's value has a say."""
+    if not grammar.AVAILABLE:
+        return _nowhere("not understood: PostgreSQL's grammar is not installed")
+    if not grammar.fits(statement):
+        return _nowhere("not understood: too long, or not text")
+    statements = grammar.parse(statement)
+    if statements is None:
+        return _nowhere("not understood: does not parse")
+    used = Counter(
+        number(body, "number") for root in statements for kind, body in nodes(root) if kind == "ParamRef"
+    )
+    alone = frozenset(parameter for parameter, times in used.items() if times == 1)
+    values = Terms(statement.encode(), alone)
+    terms: dict[Term, None] = {}
+    keys: dict[str, None] = {}
+    for root in statements:
+        queries = Queries(rules, values)
+        try:
+            _judge(*only(root), queries)
+        except Refusal as refusal:
+            return _nowhere(str(refusal))
+        terms.update(queries.terms)
+        keys.update(queries.keys)
+    if not terms:
+        return Keys(verdict=Verdict.ANYWHERE, reason="names no sharded table")
+    return Keys(verdict=Verdict.KEYED, reason=f"by {', '.join(keys)}", terms=tuple(terms))
+
+
+def _nowhere(reason: str) -> Keys:
+    return Keys(verdict=Verdict.NOWHERE, reason=reason)
+
+
+def _judge(kind: str, body: Node, queries: Queries) -> None:
+    """Adds the terms of one statement; Refusal if nobody can tell its shard."""
+    if kind in _QUERIES:
+        queries.statement(kind, body)
+        _weigh({kind: body}, is_keyed=bool(queries.terms))
+    elif kind in _WRAPPERS:
+        _judge(*only(child(body, "query")), queries)
+    elif kind in _SPECIAL:
+        _SPECIAL[kind](body, queries)
+    elif kind not in _NEUTRAL:
+        raise Refusal(_REASONS.get(kind, "concerns every shard"))
+
+
+def _weigh(query: Node, *, is_keyed: bool) -> None:
+    """Refusal if a query does what its tables do not tell: a function or a lock has no shard of its own."""
+    for kind, node in nodes(query):
+        if kind == "FuncCall":
+            path = names(node, "funcname")
+            name = path[-1]
+            if name in _READ_BY_TEXT:
+                raise Refusal(f"calls {name}(), which reads what the statement does not name")
+            if not is_keyed and not _only_reads(path):
+                raise Refusal(f"calls {name}(), and names no sharded table that tells where")
+        if "lockingClause" in node and not is_keyed:
+            raise Refusal("locks rows that are on every shard")
+
+
+def _only_reads(path: list[str]) -> bool:
+    """Whether a function is built in and does the same on any shard: it reads, or sets a parameter."""
+    name = path[-1]
+    if path[:-1] not in ([], ["pg_catalog"]) or name not in VOLATILITY:
+        return False
+    return (
+        name == SET_CONFIG
+        or FUNCTIONS.get(name, frozenset()) == {Effect.SETS_PARAMETER}
+        or name not in FUNCTIONS
+    )
+
+
+def _copy(body: Node, queries: Queries) -> None:
+    if "filename" in body or body.get("is_program"):
+        raise Refusal("copies from or to a file of one server")
+    if "query" in body:
+        _judge(*only(child(body, "query")), queries)
+        return
+    placement = queries.placement(child(body, "relation"))
+    if body.get("is_from"):
+        raise Refusal("copies rows in, and each may belong to another shard")
+    if placement.kind is Kind.SHARDED:
+        raise Refusal("copies a whole table, which is on every shard")
+
+
+def _transaction(body: Node, _: Queries) -> None:
+    if text(body, "kind") in ("TRANS_STMT_COMMIT_PREPARED", "TRANS_STMT_ROLLBACK_PREPARED"):
+        raise Refusal("ends a prepared transaction, and nobody can tell where that is")
+
+
+_QUERIES = frozenset({"SelectStmt", "InsertStmt", "UpdateStmt", "DeleteStmt", "MergeStmt"})
+_WRAPPERS = frozenset({"ExplainStmt", "DeclareCursorStmt"})
+_SPECIAL: dict[str, Callable[[Node, Queries], None]] = {"CopyStmt": _copy, "TransactionStmt": _transaction}
+# They concern the session or its transaction, wherever that is.
+_NEUTRAL = frozenset(
+    {
+        "VariableSetStmt",
+        "VariableShowStmt",
+        "ConstraintsSetStmt",
+        "DeallocateStmt",
+        "DiscardStmt",
+        "FetchStmt",
+        "ClosePortalStmt",
+    }
+)
+_REASONS = {
+    "PrepareStmt": "prepares by SQL, and its values come later",
+    "ExecuteStmt": "executes what was prepared by SQL, and its values are not looked at",
+    "ListenStmt": "listens on one server alone",
+    "UnlistenStmt": "listens on one server alone",
+    "NotifyStmt": "notifies those who listen on one server alone",
+    "DoStmt": "runs code that is not looked at",
+    "CallStmt": "calls a procedure that is not looked at",
+}
+_READ_BY_TEXT = frozenset(name for name, effects in FUNCTIONS.items() if Effect.RUNS_CODE in effects) | {
+    "table_to_xml",
+    "table_to_xml_and_xmlschema",
+    "schema_to_xml",
+    "schema_to_xml_and_xmlschema",
+    "database_to_xml",
+    "database_to_xml_and_xmlschema",
+}
+"""Functions that are told in a text what to read."""
