@@ -116,6 +116,8 @@ class Client(Preparer):
                 if self.server is None:
                     self.put_bytes(frames.ready_frame(frames.STATUS_IDLE))
                 else:
+                    if self.desk is not None and self.desk.mirror is not None:
+                        self._copy_for_mirror(self.desk.mirror, None, buffer, position, stop, end)
                     self._sync()
             elif kind == frames.FLUSH:
                 if self.server is not None and stop <= end:
@@ -247,6 +249,8 @@ class Client(Preparer):
             server.write(buffer, position, stop)
         else:
             self._forward(server, buffer, position, stop, end)
+        if desk.mirror is not None:
+            self._copy_for_mirror(desk.mirror, None, buffer, position, stop, end)
         server.ledger.append(ledgers.OWED_READY)
         server.unnamed = None
         if self.answered:
@@ -360,6 +364,8 @@ class Client(Preparer):
         desk = self.desk
         assert desk is not None
         desk.repeats += 1
+        if desk.mirror is not None:
+            desk.mirror.again(self)
         self.attempts += 1
         self.request = None
         self.retry = False
@@ -420,6 +426,8 @@ class Client(Preparer):
             self.queries += 1
             server.queries += 1
             server.put(buffer, position, stop)
+            if desk.mirror is not None:
+                self._copy_for_mirror(desk.mirror, None, buffer, position, stop, end)
             return stop
         if kind == frames.BIND:
             return self._bind(desk, server, buffer, position, stop, end)
@@ -432,6 +440,8 @@ class Client(Preparer):
             self._describe(server, buffer, position, stop)
         else:
             self._close(server, buffer, position, stop)
+            if desk.mirror is not None:
+                self._copy_for_mirror(desk.mirror, None, buffer, position, stop, end)
         return stop
 
     def _usual_batch(
@@ -521,6 +531,8 @@ class Client(Preparer):
             renamed = bytearray(b"B" + length.to_bytes(4, "big") + b"\0" + statement.server_name)
             octets.append(renamed, buffer, name_end, stop)
             server.write(renamed, 0, len(renamed))
+        if desk.mirror is not None:
+            self._copy_for_mirror(desk.mirror, statement, buffer, bind, stop, end)
         desk.binds += 1
         server.queries += 1
         self.queries += 1
@@ -694,6 +706,8 @@ class Client(Preparer):
             if statement.flow.flags & WATCHED:
                 desk.upcalls += 1
                 desk.control.watch(self, statement.text)
+        if desk.mirror is not None:
+            self._copy_for_mirror(desk.mirror, statement, buffer, position, stop, end)
         desk.binds += 1
         self.unsynced = True
         self.executed = True

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pgcat_cluster.relay import frames
+from pgcat_cluster.relay import frames, octets
 from pgcat_cluster.relay import ledger as ledgers
+from pgcat_cluster.relay.desk import Mirror
+from pgcat_cluster.relay.flows import Statement
 from pgcat_cluster.relay.survey import Surveyor
 
 if TYPE_CHECKING:
@@ -31,6 +33,15 @@ class Copier(Surveyor):
         if stop > end:
             self.remaining = stop - end
             self.streaming = False
+
+    def _copy_for_mirror(
+        self, mirror: Mirror, statement: Statement | None, buffer: bytearray, start: int, stop: int, end: int
+    ) -> None:
+        """Let the mirror know of frames that were forwarded; of those that are not here as a whole, only that."""
+        if stop > end or buffer[start] == frames.FUNCTION:
+            mirror.left_out(self._itself())
+        else:
+            mirror.sent(self._itself(), statement, octets.cut(buffer, start, stop))
 
     def _copy_frame(self, kind: int, buffer: bytearray, position: int, stop: int, end: int) -> int:
         """A frame while the server reads COPY data, as far as we know: the COPY may have failed meanwhile.

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from pgcat_cluster.relay import marks
-from pgcat_cluster.relay.flows import Flow, FlowTable, Statements
+from pgcat_cluster.relay.flows import Flow, FlowTable, Statement, Statements
 from pgcat_cluster.relay.shapes import Scanner
 from pgcat_cluster.relay.stock import Gate, Pool, Target
 
@@ -87,6 +87,25 @@ class Control(Protocol):
         """A client is gone; its server, if any, was already abandoned."""
 
 
+class Mirror(Protocol):
+    """Gets a copy of what is forwarded for the clients of a desk, as they said it."""
+
+    def sent(self, client: Client, statement: Statement | None, frames: bytes) -> None:
+        """Whole frames: a Query; or of a batch Bind, Execute, Close, Sync. A Bind among them is of `statement`."""
+
+    def left_out(self, client: Client) -> None:
+        """Something was forwarded of which there is no copy."""
+
+    def again(self, client: Client) -> None:
+        """The request in progress, a read that stands alone, will be sent once more."""
+
+    def over(self, client: Client) -> None:
+        """The client's transaction is over, and its flags are still known."""
+
+    def gone(self, client: Client) -> None:
+        """The client is gone."""
+
+
 class Desk(Gate):
     """A gate with what clients of one (database, user) share besides servers: flows, statements, counts.
 
@@ -95,7 +114,7 @@ class Desk(Gate):
 
     __slots__ = (
         "binds", "client_bytes_received", "client_bytes_sent", "client_parses", "clock", "control", "errors",
-        "flows", "is_session_mode", "prepared_max", "queries", "query_s", "repeats", "scanner",
+        "flows", "is_session_mode", "mirror", "prepared_max", "queries", "query_s", "repeats", "scanner",
         "server_bytes_received", "server_bytes_sent", "server_parses", "session_flow", "statement_bytes_max",
         "statements", "transaction_s", "transactions", "unknown_statements", "upcalls", "wait_s",
     )  # fmt: skip
@@ -126,6 +145,8 @@ class Desk(Gate):
         self.is_session_mode = is_session_mode
         self.statement_bytes_max = statement_bytes_max
         self.prepared_max = prepared_max
+        # Only the lanes pay for it, and only where there is one.
+        self.mirror: Mirror | None = None
         self.upcalls = 0
         self.unknown_statements = 0
         self.queries = 0

@@ -36,7 +36,7 @@ cdef class Server(ServerEnd):
     cdef bint _strike(self) except? -1
     @cython.locals(desk=Desk)
     cdef _error(self, ClientEnd client, bytes sqlstate, bint names_ours, bint is_fatal)
-    @cython.locals(ahead=int)
+    @cython.locals(ahead=int, desk=Desk)
     cdef _copy_begins(self, ClientEnd client)
     @cython.locals(client=ClientEnd)
     cpdef sync_late(self)

@@ -241,6 +241,8 @@ class Server(ServerEnd):
         self.used_at = now
         self.query_s += now - client.request_at
         if status == frames.STATUS_IDLE and next_kind == 0 and not client.unsynced:
+            if desk.mirror is not None:
+                desk.mirror.over(client)
             client.transactions += 1
             self.transactions += 1
             self.transaction_s += now - client.coupled_at
@@ -391,6 +393,9 @@ class Server(ServerEnd):
 
     def _copy_begins(self, client: Client) -> None:
         """COPY FROM STDIN: the client speaks again. A Sync already sent is ignored by the server."""
+        desk = client.desk
+        if desk is not None and desk.mirror is not None:
+            desk.mirror.left_out(client)
         ahead = 0 if client.is_simple else client.copy_ahead
         if ahead == frames.COPY_DONE or ahead == frames.COPY_FAIL:
             # All of it was sent in one go.

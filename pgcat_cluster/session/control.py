@@ -600,6 +600,8 @@ class Control:
         desk = _desk(visitor.account)
         desk.client_bytes_received += client.bytes_received
         desk.client_bytes_sent += client.bytes_sent
+        if desk.mirror is not None:
+            desk.mirror.gone(client)
         self.keys.revoke(visitor.key_pid)
 
     def dismiss(self, client: Client, fault: Fault) -> None:
