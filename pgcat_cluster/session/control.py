@@ -32,7 +32,7 @@ from pgcat_cluster.relay.server import Server
 from pgcat_cluster.relay.stock import Pool, Target
 from pgcat_cluster.session.account import Account, Backend, ShardPlace, Source, Visitor
 from pgcat_cluster.session.answers import answer, foretold, ground_of
-from pgcat_cluster.session.decisions import ALL_OURS, ANY_PARAMETER, decide
+from pgcat_cluster.session.decisions import ALL_OURS, ANY_PARAMETER, UNKNOWN, decide
 from pgcat_cluster.session.parameters import (
     Catalogue,
     Parameters,
@@ -349,6 +349,9 @@ class Control:
     def analyse(self, client: Client, text: bytes, shape: bytes | None) -> Flow:
         account = _account(client)
         decision = decide(text, shape, account.settings, has_shapes=client.has_shapes)
+        if decision.flow is UNKNOWN and shape is not None:
+            # Without a shape the relay has counted it.
+            _desk(account).unknown_statements += 1
         if account.plugins is not None:
             decision = account.plugins.revised(decision, text, shape)
         if decision.is_lasting and shape is not None:

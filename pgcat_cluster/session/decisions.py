@@ -75,7 +75,9 @@ def decide(text: bytes, shape: bytes | None, settings: PoolSettings, *, has_shap
     if runs_code(analysis):
         # What code does is not known; the names it mentions are what it may have set.
         return Decision(flow=flow_of(analysis, settings.reads, names_in(text)), needs_constants=True)
-    return Decision(flow=flow_of(analysis, settings.reads), is_lasting=True)
+    flow = flow_of(analysis, settings.reads)
+    # What is not understood is counted each time; beside what it costs a server that is nothing.
+    return Decision(flow=flow, is_lasting=flow is not UNKNOWN)
 
 
 def flow_of(analysis: Analysis, reads: Reads, mentioned: tuple[str, ...] = ()) -> Flow:

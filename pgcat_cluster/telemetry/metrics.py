@@ -94,7 +94,11 @@ def _node(snapshot: NodeSnapshot) -> Iterator[Metric]:
         yield gauge
     counters = (
         ("upcalls", "Requests the relay handed up to be decided.", snapshot.upcalls),
-        ("unknown_statements", "Statements without a shape.", snapshot.unknown_statements),
+        (
+            "unknown_statements",
+            "Statements that were not understood, and so went to the primary.",
+            snapshot.unknown_statements,
+        ),
         ("log_lines_dropped", "Log lines lost because their reader was slow.", snapshot.log_lines_dropped),
     )
     for name, text, value in counters:

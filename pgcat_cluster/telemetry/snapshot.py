@@ -253,8 +253,8 @@ class NodeSnapshot(msgspec.Struct, frozen=True, kw_only=True):
 
     `clients` and `links` are empty unless single connections were asked for: the counts in `pools` are there
     always. `not_ready` names what keeps the node from serving, one short sentence each; empty means ready.
-    `pins` counts the reasons since start, `unknown_statements` those without a shape, `upcalls` the requests
-    the relay handed up, `flows` the decisions it remembers now.
+    `pins` counts the reasons since start, `unknown_statements` those that were not understood and so went to
+    the primary, `upcalls` the requests the relay handed up, `flows` the decisions it remembers now.
     """
 
     name: str

@@ -42,6 +42,21 @@ def test_a_shape_is_analysed_until_it_is_remembered(scene: Scene) -> None:
     assert scene.desk.upcalls == 3
 
 
+def test_what_is_not_understood_is_counted_each_time() -> None:
+    scene = Scene(statement_bytes_max=100)
+    texts = ("select 1 from from", "select 2 from from", "select 3 from from", "select 1x", "x" * 200)
+    for number, text in enumerate(texts, 1):
+        link = scene.bring("p1")
+        client = scene.meet(f"c{number}")
+        scene.send(f"c{number}", m.query(text))
+        assert client.server is link
+        assert scene.desk.unknown_statements == number
+    scene.meet("c")
+    scene.send("c", m.query("show shard"))
+    assert scene.desk.unknown_statements == len(texts)
+    scene.close()
+
+
 def test_a_refusal_moves_a_read_and_nothing_else(scene: Scene) -> None:
     client = scene.meet("c1")
     read = Flow(1, 1, "")
