@@ -55,6 +55,44 @@ def test_a_pool_goes_only_with_an_operators_word(make_fleet: FleetMaker) -> None
     assert fleet.values("status/command/_fleet")[0]["result"] == "done"
 
 
+def shard_map(kind: str) -> str:
+    return f'kind = "{kind}"\nkey = {{ column = "id", type = "bigint" }}\nshards = 2\n'
+
+
+def test_a_shard_map_in_use_stays_and_any_other_is_free(make_fleet: FleetMaker) -> None:
+    fleet = make_fleet(nodes=2)
+    place = 'clusters = { 0 = "main", 1 = "main" }, databases = { 0 = "test", 1 = "postgres" }'
+    sharded = {
+        "shardmaps/by-id": shard_map("hash"),
+        "shardmaps/spare": shard_map("hash"),
+        "pools/sharded": f'shards = {{ map = "by-id", {place} }}\nusers = {{ test = {{}} }}',
+    }
+    fleet.edit(sharded)
+    eventually(lambda: fleet.runs(sharded), "the nodes go by it")
+
+    fleet.put("config/shardmaps/by-id", shard_map("modulo"))
+    eventually(lambda: desired(fleet)["state"] == "rejected", "a map that is used")
+    told = " ".join(fleet.operate("status").split())
+    for node in ("px-1", "px-2"):
+        assert re.search(rf"{node}\.[0-9a-f]+ .*config/shardmaps/by-id", told), told
+    assert (
+        'shard map "by-id" is used by pool "sharded": it can be changed when fleet-wide cut-over exists; '
+        "make a new map for a new pool"
+    ) in told
+
+    fleet.put("config/shardmaps/by-id", sharded["shardmaps/by-id"])
+    fleet.put("config/shardmaps/spare", shard_map("modulo"))
+    # Both at once: a map that nobody used, and a pool that goes by it from its first moment.
+    more = {"pools/more": sharded["pools/sharded"].replace("by-id", "spare")}
+    fleet.edit(more)
+    eventually(lambda: fleet.runs(more | {"shardmaps/spare": shard_map("modulo")}), "that is free")
+    fleet.put("config/shardmaps/spare", shard_map("sha1"))
+    eventually(lambda: desired(fleet)["state"] == "rejected", "now it is used")
+    assert all(
+        error["key"] == "config/shardmaps/spare" for error in fleet.values("status/config")[0]["errors"]
+    )
+
+
 def test_a_fleet_goes_on_without_a_node_that_can_not_follow(make_fleet: FleetMaker) -> None:
     fleet = make_fleet()
     broken = fleet.nodes[2]

@@ -225,6 +225,32 @@ def test_an_invalid_file_changes_nothing(start_node: NodeMaker) -> None:
         assert one(client, PID) == before
 
 
+SHARDS = """
+[shardmaps.by-id]
+kind = "hash"
+key.type = "bigint"
+shards = 2
+[pools.sharded]
+shards = { map = "by-id", clusters = { 0 = "main", 1 = "main" }, databases = { 0 = "test", 1 = "postgres" } }
+users = { test = {} }
+"""
+
+
+def test_a_shard_map_in_use_changes_nothing(start_node: NodeMaker) -> None:
+    node = start_node(config=config(tables=SHARDS))
+    line = change(node, 'kind = "hash"', 'kind = "modulo"', event="config.rejected")
+    assert 'shardmaps.by-id.kind: shard map "by-id" is used by pool "sharded": ' in line.replace("\\", "")
+    with connect(node, database="pgcat", user="admin") as console, pytest.raises(psycopg.Error) as caught:
+        console.execute("RELOAD")
+    assert "make a new map for a new pool" in str(caught.value)
+    line = change(node, '1 = "postgres"', '1 = "template1"', event="config.rejected")
+    assert "pools.sharded.shards.databases.1: " in line
+    change(node, 'kind = "modulo"', 'kind = "pg_bigint_hash"', event="config.rejected")
+    # How a statement's shard is told may change, and one may say the same otherwise.
+    line = change(node, '1 = "template1" } }', '1 = "postgres" } }\nsharding.key = "id"')
+    assert "pool sharded/test changed: sharding" in line
+
+
 def test_settings_of_the_process_change_too(start_node: NodeMaker) -> None:
     node = start_node(config=config(ONE_LINK, node='[node.log]\nformat = "text"\nlevel = "warning"'))
     with connect(node):
