@@ -31,6 +31,7 @@ _HOST = "127.0.0.1"
 _LOOK_S = 0.2
 _RETURN_S = 15.0
 _NODES = 3
+_REPLICAS = 2
 
 
 def _parse_passwords(
@@ -72,9 +73,14 @@ def _parse_passwords(
 @click.option(
     "--replicas",
     type=click.IntRange(0, 8),
-    default=2,
+    help=f"How many streaming replicas each primary has.  [default: {_REPLICAS}, with shards 1]",
+)
+@click.option(
+    "--shards",
+    type=click.IntRange(1, 8),
+    default=1,
     show_default=True,
-    help="How many streaming replicas.",
+    help="How many shards the pool has, each with a primary of its own and its part of a table `data`.",
 )
 @click.option(
     "--data-dir",
@@ -106,7 +112,8 @@ def demo(
     node_count: int | None,
     etcd_members: str,
     no_etcd: bool,
-    replicas: int,
+    replicas: int | None,
+    shards: int,
     data_dir: Path | None,
     passwords: dict[str, str],
     as_json: bool,
@@ -121,6 +128,8 @@ def demo(
     """
     if no_etcd and (node_count or 1) > 1:
         raise click.UsageError("--no-etcd is for one node: several agree through etcd")
+    if check and shards > 1:
+        raise click.UsageError("--check judges the split of one primary and its replicas; leave out --shards")
     # Progress and complaints go to standard error; standard output carries the answer alone.
     progress = Console(stderr=True, highlight=False)
     status = progress.status("starting …")
@@ -134,7 +143,8 @@ def demo(
         with Interruptions() as interruptions:
             _refuse_taken(port)
             stack = Stack(
-                replicas=replicas,
+                replicas=(_REPLICAS if shards == 1 else 1) if replicas is None else replicas,
+                shards=shards,
                 nodes=1 if no_etcd else 0,
                 node_port=port,
                 folder=data_dir,
@@ -246,7 +256,7 @@ def describe(stack: Stack, fleet: Fleet | None) -> dict[str, Any]:
         "servers": [
             {
                 "name": server.name,
-                "role": "primary" if server is stack.primary else "replica",
+                "role": "primary" if server in stack.primaries else "replica",
                 "host": server.host,
                 "port": server.port,
                 "pid": server.pid,
@@ -310,7 +320,7 @@ def _where(stack: Stack, fleet: Fleet | None) -> Table:
     for member in fleet.etcd.members if fleet is not None else ():
         where.add_row(f"[b]etcd {member.name}[/]", member.endpoint, f"log {member.log}")
     for server in stack.servers:
-        role = "primary" if server is stack.primary else "replica"
+        role = "primary" if server in stack.primaries else "replica"
         where.add_row(f"[b]{role} {server.name}[/]", f"{server.host}:{server.port}", f"log {server.log}")
     node = stack.nodes[0]
     where.add_row("[b]metrics[/]", f"http://{node.host}:{node.http_port}/metrics", f"config {node.config}")

@@ -11,9 +11,11 @@ import shutil
 import signal
 import string
 import sys
+import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from pgcat_cluster.demo.documents import documents
 from pgcat_cluster.demo.etcd import Etcd, find_etcd
 from pgcat_cluster.demo.node import COMMAND, Node, command_environment
 from pgcat_cluster.demo.ports import free_port
@@ -47,7 +49,7 @@ state_dir = "state"
 allow_bad_version = true
 """
 
-DOCUMENTS = """\
+USERS = """\
 # The fleet's documents. Edit, then `pgcat-cluster fleet apply` this file again.
 [users.test]
 secret = "file:test.secret"
@@ -55,18 +57,6 @@ secret = "file:test.secret"
 [users.admin]
 secret = "file:admin.secret"
 
-[clusters.main]
-probe = {{ user = "pgcat_probe", secret = "file:probe.secret", database = "postgres" }}
-leadership = {{ source = "static", primary = "{primary}" }}
-
-[clusters.main.servers]
-{servers}
-
-[pools.test]
-database = "test"
-cluster = "main"
-size = 20
-users = {{ test = {{}} }}
 """
 
 
@@ -109,7 +99,7 @@ class Fleet(Started):
 
     def edit_line(self) -> str:
         """What makes the pool twice as large, by etcd's own client; a line to copy."""
-        pool = {"database": "test", "cluster": "main", "size": 40, "users": {"test": {}}}
+        pool = tomllib.loads(self.documents.read_text())["pools"]["test"] | {"size": 40}
         endpoints = f"--endpoints={','.join(self.etcd.endpoints)}"
         key = f"/pgcat/{NAME}/config/pools/test"
         return shlex.join([self._binary.client, endpoints, "put", key, json.dumps(pool)])
@@ -142,13 +132,7 @@ class Fleet(Started):
 
     def _apply(self) -> None:
         """Give the fleet its documents as a user does, while the nodes start."""
-        servers = [
-            f'{server.name} = {{ host = "{server.host}", port = {server.port} }}'
-            for server in self._stack.servers
-        ]
-        self.documents.write_text(
-            DOCUMENTS.format(primary=self._stack.primary.name, servers="\n".join(servers))
-        )
+        self.documents.write_text(USERS + documents(self._stack.clusters, finds_primary=False))
         words = ["fleet", "apply", str(self.documents), "--wait", f"{_ACCEPTED_S}s", *self._place()]
         applying = self._stack.household.spawn(
             [*COMMAND, *words], log=self._stack.folder / "apply.log", environment=command_environment()

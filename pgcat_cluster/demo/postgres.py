@@ -92,7 +92,7 @@ class Postgres:
         self.configure({**_SETTINGS, "unix_socket_directories": f"'{self._household.folder}'", **settings})
         self.prepare(statements)
 
-    def prepare(self, statements: Sequence[str]) -> None:
+    def prepare(self, statements: Sequence[str], database: str = "postgres") -> None:
         """Run statements as superuser while it is down: needs no client program, password or port."""
         script = self._household.folder / f"{self.name}.sql"
         # Single-user mode ends a statement at the end of its line.
@@ -102,7 +102,7 @@ class Postgres:
         before = self.log.stat().st_size if self.log.exists() else 0
         with script.open("rb") as stdin:
             child = self._household.spawn(
-                [self.binaries.tool("postgres"), "--single", "-D", self.data, "postgres"],
+                [self.binaries.tool("postgres"), "--single", "-D", self.data, database],
                 log=self.log,
                 account=self._account,
                 environment=self._environment(),

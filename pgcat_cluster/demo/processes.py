@@ -10,6 +10,7 @@ import pwd
 import signal as signals
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -193,6 +194,8 @@ class Interruptions:
     def __init__(self) -> None:
         self._arrived = False
         self._deferrals = 0
+        # Several threads may start children at once.
+        self._counting = threading.Lock()
 
     def __enter__(self) -> Interruptions:
         self._previous = {number: signals.signal(number, self._arrive) for number in _INTERRUPTING}
@@ -211,11 +214,13 @@ class Interruptions:
     def deferred(self) -> Iterator[None]:
         """Let what is begun be finished: raises after the block instead of inside it."""
         before = self._arrived
-        self._deferrals += 1
+        with self._counting:
+            self._deferrals += 1
         try:
             yield
         finally:
-            self._deferrals -= 1
+            with self._counting:
+                self._deferrals -= 1
         if self._arrived and not before:
             raise Interrupted
 

@@ -1,4 +1,4 @@
-"""A whole local stack: one primary, its streaming replicas, and the nodes in front of them."""
+"""A whole local stack: a primary and its streaming replicas, once for each shard, and nodes in front of them."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ import re
 import secrets
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from pgcat_cluster.demo.binaries import Binaries, find_binaries
+from pgcat_cluster.demo.cluster import Cluster
+from pgcat_cluster.demo.documents import documents
 from pgcat_cluster.demo.node import CONFIG, Node
 from pgcat_cluster.demo.postgres import Postgres
 from pgcat_cluster.demo.processes import (
@@ -20,7 +23,6 @@ from pgcat_cluster.demo.processes import (
     Interruptions,
     Started,
     server_account,
-    wait_until,
 )
 
 # PostgreSQL users of every stack; `admin` exists in the nodes alone.
@@ -35,10 +37,13 @@ def _ignore(_step: str) -> None:
 class Stack(Started):
     """A primary and replicas with nodes in front, as a context manager that leaves nothing behind.
 
-    Without a folder of the caller's the data lies in a temporary one and goes with the stack. With one it
-    stays; a later stack in the same folder takes the primary up again and copies the replicas anew.
+    With shards there are as many primaries, each with its replicas and its part of a table `data`; `primary`
+    and `replicas` are the first ones then. Without a folder of the caller's the data lies in a temporary one and
+    goes with the stack. With one it stays; a later stack in the same folder takes the primaries up again and copies
+    the replicas anew.
     """
 
+    clusters: list[Cluster]
     primary: Postgres
     replicas: list[Postgres]
     nodes: list[Node]
@@ -47,6 +52,7 @@ class Stack(Started):
         self,
         *,
         replicas: int = 2,
+        shards: int = 1,
         nodes: int = 0,
         node_port: int = 0,
         folder: Path | None = None,
@@ -58,7 +64,7 @@ class Stack(Started):
     ) -> None:
         super().__init__()
         self.passwords = {user: secrets.token_hex(8) for user in USERS} | dict(passwords or {})
-        self._counts = (replicas, nodes)
+        self._counts = (shards, replicas, nodes)
         self._node_port = node_port
         self._given_folder = folder
         self._settings = dict(settings or {})
@@ -68,7 +74,11 @@ class Stack(Started):
 
     @property
     def servers(self) -> list[Postgres]:
-        return [self.primary, *self.replicas]
+        return [server for cluster in self.clusters for server in cluster.servers]
+
+    @property
+    def primaries(self) -> list[Postgres]:
+        return [cluster.primary for cluster in self.clusters]
 
     @property
     def folder(self) -> Path:
@@ -98,41 +108,53 @@ class Stack(Started):
         binaries = found.reachable_by(account, folder)
         self._report(f"PostgreSQL {binaries.major} from {binaries.folder} ({binaries.source})")
 
+        self._start_clusters(binaries, account)
+        # A stack without shards has one cluster, and most of what uses a stack means that one.
+        self.primary, self.replicas = self.clusters[0].primary, self.clusters[0].replicas
+
+        self.nodes = []
+        for number in range(self._counts[2]):
+            node = self.add_node(port=self._node_port if number == 0 else 0)
+            self._report(f"node {node.name} on port {node.port}")
+
+    def _start_clusters(self, binaries: Binaries, account: Account) -> None:
+        """All at the same time, so that four shards are there about as soon as one."""
+        shards, replicas, _ = self._counts
+
         def server(name: str) -> Postgres:
             return Postgres(
                 name, household=self._household, binaries=binaries, account=account, passwords=self.passwords
             )
 
-        self.primary = server("p1")
-        if (self.primary.data / "PG_VERSION").exists():
-            self.primary.prepare(self._roles())
-        else:
-            statements = [*self._roles(), "create database test owner test"]
-            self.primary.create(settings=self._settings, statements=statements)
-        # Replicas close first: a primary that stops fast waits for its standbys to have it all.
-        self._closing.callback(self.primary.stop, "fast")
-        self.primary.start()
-        self._report(f"primary p1 on port {self.primary.port}")
+        def cluster(number: int) -> Cluster:
+            prefix = f"s{number}" if shards > 1 else ""
+            return Cluster(
+                prefix or "main",
+                server(f"{prefix}p1"),
+                [server(f"{prefix}r{replica}") for replica in range(1, replicas + 1)],
+                settings=self._settings,
+                roles=self._roles(),
+                statements=_shard_tables(number, shards) if shards > 1 else (),
+                report=self._report,
+            )
 
-        count, node_count = self._counts
-        self.replicas = [server(f"r{number}") for number in range(1, count + 1)]
-        copies = [replica.copy_from(self.primary) for replica in self.replicas]
-        for replica, copy in zip(self.replicas, copies, strict=True):
-            replica.finish_copy(copy)
-            replica.launch()
-            self._closing.callback(replica.stop, "immediate")
-        for replica in self.replicas:
-            replica.wait_ready()
-            wait_until(replica.has_streamed, within_s=60.0, what=f"{replica.name} streams from the primary")
-            self._report(f"replica {replica.name} on port {replica.port}, streaming")
+        self.clusters = [cluster(number) for number in range(shards)]
+        if shards == 1:
+            self._closing.enter_context(self.clusters[0])
+            return
+        with ThreadPoolExecutor(shards) as starters:
+            starts = [starters.submit(self._closing.enter_context, cluster) for cluster in self.clusters]
+        for start in starts:
+            start.result()
 
-        self.nodes = []
-        for number in range(node_count):
-            node = self.add_node(port=self._node_port if number == 0 else 0)
-            self._report(f"node {node.name} on port {node.port}")
+    def _config(self) -> str:
+        """What a node of this stack has for its configuration; a template as in `demo.node`."""
+        if len(self.clusters) == 1:
+            return CONFIG
+        return CONFIG.partition("[clusters.")[0] + documents(self.clusters, finds_primary=True)
 
     def add_node(
-        self, *, port: int = 0, config: str = CONFIG, environment: Mapping[str, str] | None = None
+        self, *, port: int = 0, config: str | None = None, environment: Mapping[str, str] | None = None
     ) -> Node:
         """Start one more node in front of the servers; `config` is a template as in `demo.node`."""
         node = self.launch_node(port=port, config=config, environment=environment)
@@ -140,12 +162,12 @@ class Stack(Started):
         return node
 
     def launch_node(
-        self, *, port: int = 0, config: str = CONFIG, environment: Mapping[str, str] | None = None
+        self, *, port: int = 0, config: str | None = None, environment: Mapping[str, str] | None = None
     ) -> Node:
         """The same without waiting."""
         name = f"n{len(self.nodes) + 1}"
         node = Node(name, household=self._household, passwords=self.passwords, port=port)
-        node.configure(self.servers, config)
+        node.configure(self.servers, self._config() if config is None else config)
         self._closing.callback(node.stop)
         node.launch(environment)
         self.nodes.append(node)
@@ -170,6 +192,17 @@ class Stack(Started):
         return statements
 
 
+def _shard_tables(shard: int, shards: int) -> Sequence[str]:
+    """A table of which this shard has its own part alone: a row of another shard is refused by PostgreSQL."""
+    bound = f"for values with (modulus {shards}, remainder {shard})"
+    return (
+        "create table data (id bigint, value varchar) partition by hash (id)",
+        f"create table data_{shard} partition of data {bound}",
+        "alter table data owner to test",
+        f"alter table data_{shard} owner to test",
+    )
+
+
 def _temporary_folder(account: Account) -> Path:
     """A fresh folder that the servers' user can walk to, its path short enough for a socket inside it."""
     base = Path(tempfile.gettempdir())
@@ -186,7 +219,7 @@ def _own_folder(folder: Path) -> Path:
         content = {entry.name for entry in folder.iterdir()}
     except OSError as error:
         raise DemoFault(f"--data-dir {folder}: {error.strerror}") from None
-    if content and not (folder / "p1" / "PG_VERSION").exists():
+    if content and not any((folder / first / "PG_VERSION").exists() for first in ("p1", "s0p1")):
         raise DemoFault(f"--data-dir {folder} holds something else; name a new or an empty folder")
     if len(str(folder)) > _SOCKET_PATH_BYTES_MAX:
         raise DemoFault(f"--data-dir {folder} is too long a path for a socket in it; choose a shorter one")

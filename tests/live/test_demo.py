@@ -165,6 +165,34 @@ def test_the_printed_lines_edit_the_fleet(folder: Path) -> None:
 
 
 @pytest.mark.once
+def test_shards_are_primaries_with_their_part_of_a_table(folder: Path) -> None:
+    demo = RunningDemo(folder, "--shards", "2", "--replicas", "0", "--nodes", "1")
+    try:
+        what = demo.description
+        assert [(server["name"], server["role"]) for server in what["servers"]] == [
+            ("s0p1", "primary"),
+            ("s1p1", "primary"),
+        ]
+        partitions = [
+            psycopg.connect(
+                host=server["host"],
+                port=server["port"],
+                user="test",
+                password=what["passwords"]["test"],
+                dbname="test",
+            )
+            .execute("select inhrelid::regclass::text from pg_inherits where inhparent = 'data'::regclass")
+            .fetchall()
+            for server in what["servers"]
+        ]
+        assert partitions == [[("data_0",)], [("data_1",)]]
+        shell(what["fleet"]["edit"])
+        wait_until(lambda: pool_size(what["nodes"][0]) > 20, within_s=PATIENCE_S, what="the pool is larger")
+    finally:
+        demo.end(signal.SIGTERM)
+
+
+@pytest.mark.once
 def test_a_cancel_finds_the_node_it_is_for(folder: Path) -> None:
     """It comes by a connection of its own, which the kernel hands to any node."""
     demo = RunningDemo(folder, "--replicas", "0")
@@ -323,6 +351,8 @@ def test_several_nodes_need_etcd() -> None:
     done = run_demo("--no-etcd", "--nodes", "2")
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1] == "Error: --no-etcd is for one node: several agree through etcd"
+    done = run_demo("--check", "--shards", "2")
+    assert "leave out --shards" in done.stderr
 
 
 @pytest.mark.once

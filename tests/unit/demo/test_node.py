@@ -5,12 +5,19 @@ from __future__ import annotations
 import tomllib
 from pathlib import Path
 from string import Template
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from pgcat_cluster.agreement.bundles import documents_of, judge
-from pgcat_cluster.demo.fleet import DOCUMENTS, NODE
+from pgcat_cluster.demo.binaries import Binaries
+from pgcat_cluster.demo.cluster import Cluster
+from pgcat_cluster.demo.documents import documents
+from pgcat_cluster.demo.fleet import NODE, USERS
 from pgcat_cluster.demo.node import CONFIG
+from pgcat_cluster.demo.postgres import Postgres
+from pgcat_cluster.demo.processes import Account, Household
 from pgcat_cluster.net.config_file import load, read_local
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -32,9 +39,29 @@ def test_the_configuration_of_the_demo(tmp_path: Path) -> None:
     assert warnings == []
 
 
-def test_the_documents_and_the_node_of_a_fleet(tmp_path: Path) -> None:
-    documents = DOCUMENTS.format(primary="p1", servers='p1 = { host = "127.0.0.1", port = 5001 }')
-    assert judge(documents_of(tomllib.loads(documents))).wrong == ()
+@pytest.mark.parametrize("shards", [1, 4])
+def test_the_documents_and_the_node_of_a_fleet(tmp_path: Path, shards: int) -> None:
+    household = cast(Household, SimpleNamespace(folder=tmp_path))
+    account = cast(Account, None)
+    binaries = cast(Binaries, None)
+
+    def server(name: str) -> Postgres:
+        return Postgres(name, household=household, binaries=binaries, account=account, passwords={})
+
+    clusters = [
+        Cluster(
+            f"s{number}",
+            server("p1"),
+            [server("r1")],
+            settings={},
+            roles=(),
+            statements=(),
+            report=lambda step: None,
+        )
+        for number in range(shards)
+    ]
+    text = USERS + documents(clusters, finds_primary=False)
+    assert judge(documents_of(tomllib.loads(text))).wrong == ()
     file = tmp_path / "node.toml"
     template = NODE.format(
         shared="127.0.0.1:6432",
