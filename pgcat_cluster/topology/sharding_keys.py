@@ -25,7 +25,7 @@ _TIMESTAMP = (
 
 def compared_table(said: str) -> str:
     """A table as its name is compared: case and quotes do not count."""
-    return re.sub(r'"(.*?)"(?!")', lambda quoted: quoted[1].replace('""', '"'), said).lower()
+    return said.replace('""', "\0").replace('"', "").replace("\0", '"').lower()
 
 
 def least(key_type: KeyType) -> Key:

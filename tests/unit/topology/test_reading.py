@@ -1,6 +1,8 @@
 """The reader on whatever it is given: it answers with settings or with problems, never with another error."""
 
+import copy
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -61,6 +63,62 @@ def _outcome(reading: Callable[[], Settings]) -> bool:
 @given(st.dictionaries(_KEYS, _TREES, max_size=5))
 @settings(max_examples=150)
 def test_any_tree_gives_settings_or_problems(tree: dict[str, object]) -> None:
+    assert _outcome(lambda: read(tree, "x"))
+
+
+# Documents of shards with anything in one place, or in several: rules meet what could not be read.
+_SHARDED = {
+    "clusters": {"s0": {"servers": {"r1": {"host": "a"}}}, "s1": {"servers": {"r1": {"host": "b"}}}},
+    "users": {"app": {"auth": "trust"}},
+    "shardmaps": {
+        "l": {"kind": "list", "key": {"type": "bigint"}, "shards": 2, "values": {"1": 0, "2": 1}},
+        "r": {
+            "kind": "range",
+            "key": {"type": "text"},
+            "shards": 2,
+            "ranges": {"low": {"to": "m", "shard": 0}, "high": {"from": "m", "shard": 1}},
+        },
+    },
+    "pools": {
+        "app": {
+            "shards": {"map": "l", "clusters": {"0": "s0", "1": "s1"}, "databases": {"1": "d"}},
+            "sharding": {
+                "key": "id",
+                "tables": {"t": {"key": "k"}},
+                "reference": ["x"],
+                "default_shard": 1,
+                "shard_id_regex": "(.)",
+            },
+            "users": {"app": {}},
+        }
+    },
+}
+_VALUES: st.SearchStrategy[object] = st.sampled_from(
+    [None, True, -1, 0, 2, 10**30, 1.5, "", "x", "l", "[", "0", [], [1], {}, {"0": 5}, {"x": {}}]
+)
+
+
+def _places(tree: object, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    inner = (
+        [place for key in tree for place in _places(tree[key], (*path, key))]
+        if isinstance(tree, dict)
+        else []
+    )
+    return [path, *inner] if path else inner
+
+
+@given(st.lists(st.tuples(st.sampled_from(_places(_SHARDED)), _VALUES), min_size=1, max_size=3))
+@settings(max_examples=300)
+def test_shards_with_anything_among_them_give_settings_or_problems(
+    edits: list[tuple[tuple[str, ...], object]],
+) -> None:
+    tree = copy.deepcopy(_SHARDED)
+    for path, value in edits:
+        here: Any = tree
+        for key in path[:-1]:
+            here = here.get(key) if isinstance(here, dict) else None
+        if isinstance(here, dict):
+            here[path[-1]] = copy.deepcopy(value)
     assert _outcome(lambda: read(tree, "x"))
 
 
