@@ -12,11 +12,10 @@ import msgspec
 from pgcat_cluster.cli.config import EXIT_CONFIG
 from pgcat_cluster.errors import Fault
 from pgcat_cluster.net.config_file import read_settings
-from pgcat_cluster.session.answers import shard_of_key
 from pgcat_cluster.session.explaining import Circumstances
 from pgcat_cluster.session.explaining import explain as explain_statement
 from pgcat_cluster.session.plugins import plugins_of
-from pgcat_cluster.session.wishes import Ground, wishes_of, wishes_of_pool
+from pgcat_cluster.session.wishes import ground_for, wishes_of, wishes_of_pool
 from pgcat_cluster.topology.model import PoolSettings, Topology, build
 from pgcat_cluster.topology.reading import InvalidSettings
 from pgcat_cluster.topology.settings import OnAllBad
@@ -78,9 +77,7 @@ def explain(
     text = (sys.stdin.read() if statement == "-" else statement).strip()
     if not text:
         raise click.UsageError("there is no statement")
-    ground = Ground(
-        shards=len(pool.shards), shard_of=lambda key: shard_of_key(pool.sharding, key), draw=lambda: 0
-    )
+    ground = ground_for(pool, lambda: 0)
     try:
         wishes = wishes_of(_parameters(said), wishes_of_pool(pool, ground), ground)
     except Fault as fault:

@@ -8,7 +8,6 @@ from pgcat_cluster.errors import Fault, InvalidParameter, TransactionAborted, Un
 from pgcat_cluster.relay import marks
 from pgcat_cluster.relay.client import Client
 from pgcat_cluster.relay.flows import Flow
-from pgcat_cluster.routing.keys import key_of_text, shard_of
 from pgcat_cluster.session.account import Account, Source, Visitor
 from pgcat_cluster.session.explaining import COLUMN, Circumstances, explain
 from pgcat_cluster.session.parameters import Parameters
@@ -21,17 +20,15 @@ from pgcat_cluster.session.wishes import (
     carried,
     check_known,
     check_settable,
+    ground_for,
     with_wish,
 )
 from pgcat_cluster.sql.commands import PREFIX, Command, Verb, recognise
-from pgcat_cluster.topology.model import Sharding, ShardMap
 
 _FAILED = 0x45
 _IDLE = 0x49
 
 UNSET: Final = "unset"
-# PgCat takes keys where there is one shard too.
-_UNSHARDED = Sharding(map=ShardMap(name="", kind="hash", key_type="bigint", shards=1))
 _ROLES = {marks.PRIMARY: "primary", marks.REPLICA: "replica", marks.ANY: "any", marks.STANDBY: "replica"}
 _ROUTE_COLUMNS = tuple(map(Column, ("shard", "role", "server", "reason")))
 
@@ -173,20 +170,7 @@ def ground_of(account: Account) -> Ground:
     """What wishes of a pool's clients are judged by."""
     desk = account.desk
     assert desk is not None
-    sharding = account.settings.sharding
-    return Ground(
-        shards=len(account.shards), shard_of=lambda key: shard_of_key(sharding, key), draw=desk.draw
-    )
-
-
-def shard_of_key(sharding: Sharding | None, text: str) -> int:
-    """The shard of a sharding key as a client writes it; raises the fault to tell."""
-    if sharding is None:
-        sharding = _UNSHARDED
-    shard = shard_of(sharding.map, key_of_text(sharding.map.key_type, text))
-    if shard is None:
-        raise InvalidParameter(f"sharding key {text} lies on no shard of map {sharding.map.name}")
-    return shard
+    return ground_for(account.settings, desk.draw)
 
 
 def _explain(client: Client, command: Command) -> CommandAnswer:

@@ -15,7 +15,8 @@ from msgspec import Struct, structs
 
 from pgcat_cluster.errors import InvalidParameter, UnknownParameter
 from pgcat_cluster.relay import marks
-from pgcat_cluster.topology.model import PoolSettings
+from pgcat_cluster.routing.keys import key_of_text, shard_of
+from pgcat_cluster.topology.model import PoolSettings, Sharding, ShardMap
 from pgcat_cluster.topology.wishes import (
     PREFIX,
     READERS,
@@ -68,6 +69,27 @@ class Ground(Struct, frozen=True, kw_only=True):
     shards: int
     shard_of: Callable[[str], int]
     draw: Callable[[], int]
+
+
+# PgCat takes keys where there is one shard too.
+_UNSHARDED = Sharding(map=ShardMap(name="", kind="hash", key_type="bigint", shards=1))
+
+
+def ground_for(settings: PoolSettings, draw: Callable[[], int]) -> Ground:
+    """What wishes of a pool's clients are judged by."""
+    return Ground(
+        shards=len(settings.shards), shard_of=lambda key: shard_of_key(settings.sharding, key), draw=draw
+    )
+
+
+def shard_of_key(sharding: Sharding | None, text: str) -> int:
+    """The shard of a sharding key as a client writes it; raises the fault to tell."""
+    if sharding is None:
+        sharding = _UNSHARDED
+    shard = shard_of(sharding.map, key_of_text(sharding.map.key_type, text))
+    if shard is None:
+        raise InvalidParameter(f"sharding key {text} lies on no shard of map {sharding.map.name}")
+    return shard
 
 
 def with_wish(wishes: Wishes, name: str, value: str | None, *, default: Wishes, ground: Ground) -> Wishes:

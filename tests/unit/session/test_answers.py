@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import cast
 
 import pytest
+from msgspec import structs
 
-from pgcat_cluster.errors import InvalidParameter, InvalidText, OutOfRange, Unsupported
+from pgcat_cluster.errors import Unsupported
 from pgcat_cluster.relay.client import Client
 from pgcat_cluster.session.account import ShardPlace
 from pgcat_cluster.session.answers import answer as answer_of
-from pgcat_cluster.session.answers import foretold, shard_of_key
+from pgcat_cluster.session.answers import foretold
 from pgcat_cluster.session.decisions import COMMAND
 from pgcat_cluster.session.replies import Column, CommandAnswer, description
-from pgcat_cluster.topology.model import Shard, Sharding, ShardMap
+from pgcat_cluster.topology.model import Shard
 from pgcat_cluster.wire import messages
 from tests.support.scene import Scene
 
@@ -71,9 +71,9 @@ def refusal(scene: Scene, text: str) -> tuple[str, str | None]:
 def test_a_session_that_is_bound_stays_in_its_shard(scene: Scene) -> None:
     client = scene.meet("c1")
     # A second shard, of which nothing but the number is asked.
-    scene.account.shards.append(
-        ShardPlace(Shard(number=1, cluster="main", database="test"), scene.account.shards[0].view)
-    )
+    second = Shard(number=1, cluster="main", database="test")
+    scene.account.shards.append(ShardPlace(second, scene.account.shards[0].view))
+    scene.account.settings = structs.replace(scene.settings, shards=(*scene.settings.shards, second))
     link = scene.bring("p1")
     assert answer(client, "set shard to 1").fault is None
     assert client.shard_wish == 1
@@ -113,31 +113,3 @@ def test_a_key_in_an_encoding_that_is_not_understood(scene: Scene) -> None:
     message, detail = refusal(scene, "set sharding key to 'é'")
     assert message == "a sharding key of other characters than ASCII needs the client encoding UTF8"
     assert detail == "The client encoding is latin1."
-
-
-def sharding(kind: str, key_type: str, **more: object) -> Sharding:
-    options = {"name": "m", "kind": kind, "key_type": key_type, "shards": 5, **more}
-    return Sharding(map=ShardMap(**cast("dict[str, object]", options)))  # type: ignore[arg-type]
-
-
-def test_shards_of_keys() -> None:
-    bigint = sharding("hash", "bigint")
-    assert [shard_of_key(bigint, text) for text in ("1", "2", " 6 ", "+8", "9", "-1", "-5")] == [
-        *(0, 1, 2, 3, 4, 4, 4)
-    ]
-    assert shard_of_key(sharding("sha1", "bigint", shards=12), "-1") == 1
-    assert shard_of_key(sharding("modulo", "bigint"), "-1") == 4
-    listed = sharding("list", "text", values={b"a": 1, b"b": 4})
-    assert shard_of_key(listed, "b") == 4
-    with pytest.raises(InvalidParameter, match="lies on no shard of map m"):
-        shard_of_key(listed, "c")
-    ranged = sharding("range", "integer", bounds=((0, 2), (10, 3), (20, -1)))
-    assert [shard_of_key(ranged, text) for text in ("0", "9", "10")] == [2, 2, 3]
-    for text in ("-1", "20"):
-        with pytest.raises(InvalidParameter):
-            shard_of_key(ranged, text)
-    with pytest.raises(OutOfRange):
-        shard_of_key(ranged, "2147483648")
-    with pytest.raises(InvalidText):
-        shard_of_key(sharding("hash", "uuid"), "5")
-    assert shard_of_key(None, "12") == 0

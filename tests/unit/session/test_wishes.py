@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import pytest
 
-from pgcat_cluster.errors import Fault, InvalidParameter, UnknownParameter
+from pgcat_cluster.errors import Fault, InvalidParameter, InvalidText, OutOfRange, UnknownParameter
 from pgcat_cluster.session.wishes import (
     NO_WISHES,
     Ground,
@@ -13,9 +15,11 @@ from pgcat_cluster.session.wishes import (
     check_known,
     check_settable,
     for_servers,
+    shard_of_key,
     wishes_of,
     with_wish,
 )
+from pgcat_cluster.topology.model import Sharding, ShardMap
 
 GROUND = Ground(shards=4, shard_of=lambda key: int(key) % 4, draw=lambda: 1_000_006)
 
@@ -119,3 +123,31 @@ def test_what_can_only_be_shown(name: str) -> None:
     check_known(name)
     with pytest.raises(Fault, match="cannot be changed"):
         check_settable(name)
+
+
+def sharding(kind: str, key_type: str, **more: object) -> Sharding:
+    options = {"name": "m", "kind": kind, "key_type": key_type, "shards": 5, **more}
+    return Sharding(map=ShardMap(**cast("dict[str, object]", options)))  # type: ignore[arg-type]
+
+
+def test_shards_of_keys() -> None:
+    bigint = sharding("hash", "bigint")
+    assert [shard_of_key(bigint, text) for text in ("1", "2", " 6 ", "+8", "9", "-1", "-5")] == [
+        *(0, 1, 2, 3, 4, 4, 4)
+    ]
+    assert shard_of_key(sharding("sha1", "bigint", shards=12), "-1") == 1
+    assert shard_of_key(sharding("modulo", "bigint"), "-1") == 4
+    listed = sharding("list", "text", values={b"a": 1, b"b": 4})
+    assert shard_of_key(listed, "b") == 4
+    with pytest.raises(InvalidParameter, match="lies on no shard of map m"):
+        shard_of_key(listed, "c")
+    ranged = sharding("range", "integer", bounds=((0, 2), (10, 3), (20, -1)))
+    assert [shard_of_key(ranged, text) for text in ("0", "9", "10")] == [2, 2, 3]
+    for text in ("-1", "20"):
+        with pytest.raises(InvalidParameter):
+            shard_of_key(ranged, text)
+    with pytest.raises(OutOfRange):
+        shard_of_key(ranged, "2147483648")
+    with pytest.raises(InvalidText):
+        shard_of_key(sharding("hash", "uuid"), "5")
+    assert shard_of_key(None, "12") == 0
