@@ -63,6 +63,11 @@ def end_of_inside(text: bytearray, start: int, end: int) -> int:
     return found.start() if found is not None else end
 
 
+def is_same(memory: bytearray, first: int, second: int, length: int) -> bool:
+    """Tell whether so many bytes at memory[first] and memory[second] are equal."""
+    return memory[first : first + length] == memory[second : second + length]
+
+
 def to_bytes(memory: bytearray, size: int) -> bytes:
     """Return memory[:size]."""
     return bytes(memory[:size])

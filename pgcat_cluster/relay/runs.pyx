@@ -1,5 +1,7 @@
 """Passes over runs of bytes that need no thought, for `shapes`; `runs.py` is the interpreted body and says more."""
 
+from libc.string cimport memcmp
+
 cdef bytes _PART = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_$" + bytes(range(128, 256))
 cdef bytes _FOLD_TABLE = bytes([byte if byte in _PART else 0 for byte in range(256)]).lower()
 cdef const unsigned char *_FOLD = _FOLD_TABLE
@@ -41,6 +43,10 @@ cdef Py_ssize_t end_of_inside(const unsigned char *text, Py_ssize_t start, Py_ss
     while start < end and text[start] != 0x27 and text[start] != 0x5C and text[start] != 0:
         start += 1
     return start
+
+
+cdef bint is_same(const unsigned char *memory, Py_ssize_t first, Py_ssize_t second, Py_ssize_t length) noexcept:
+    return memcmp(memory + first, memory + second, length) == 0
 
 
 cdef bytes to_bytes(const unsigned char *memory, Py_ssize_t size):

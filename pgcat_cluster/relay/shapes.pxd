@@ -14,8 +14,8 @@ cdef const unsigned char *_DIGIT_VALUE
 cdef class Scanner:
     cdef bytearray _kept
     cdef long long[::1] _openings, _opened, _row_starts, _row_ends
-    cdef readonly Py_ssize_t constants, comments
-    cdef readonly long long[::1] starts, ends, kinds, comment_starts, comment_ends
+    cdef readonly Py_ssize_t constants, constants_max, comments
+    cdef readonly long long[::1] starts, ends, kinds, places, comment_starts, comment_ends
 
     @cython.locals(shape=bytes)
     cpdef bytes glance(self, bytearray buffer, Py_ssize_t start, Py_ssize_t end)
@@ -25,16 +25,14 @@ cdef class Scanner:
     )
     cpdef bytes scan(self, bytearray buffer, Py_ssize_t start, Py_ssize_t end)
     cdef int _note_comment(self, Py_ssize_t start, Py_ssize_t end) noexcept
-    @cython.locals(opened=Py_ssize_t, row_start=Py_ssize_t, row_end=Py_ssize_t)
+    @cython.locals(opened=Py_ssize_t, n=Py_ssize_t, folded=Py_ssize_t, row_start=Py_ssize_t, row_end=Py_ssize_t)
     cdef Py_ssize_t _close(self, unsigned char *out, Py_ssize_t size, int byte, Py_ssize_t depth) noexcept
 
 @cython.locals(before=int)
 cdef int _opening(const unsigned char *out, Py_ssize_t size, int byte, int outer) noexcept
 @cython.locals(before=Py_ssize_t, k=Py_ssize_t)
 cdef bint _ends_with(const unsigned char *out, Py_ssize_t size, const unsigned char *word, Py_ssize_t length) noexcept
-@cython.locals(k=Py_ssize_t)
-cdef bint _is_same(const unsigned char *out, Py_ssize_t first, Py_ssize_t second, Py_ssize_t length) noexcept
-@cython.locals(length=Py_ssize_t, item=Py_ssize_t, comma=Py_ssize_t, stop=Py_ssize_t, is_negative=bint)
+@cython.locals(length=Py_ssize_t, kind=int, item=Py_ssize_t, comma=Py_ssize_t, stop=Py_ssize_t, is_negative=bint)
 cdef Py_ssize_t _fold_list(unsigned char *out, Py_ssize_t start, Py_ssize_t size) noexcept
 @cython.locals(depth=Py_ssize_t)
 cdef Py_ssize_t _end_of_comment(const unsigned char *text, Py_ssize_t i, Py_ssize_t end) noexcept

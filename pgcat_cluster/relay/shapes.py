@@ -75,8 +75,10 @@ class Scanner:
     """Cuts statements to shapes, one after the other, in memory of its own.
 
     After `scan`, `constants` is the number of constants seen. The first of them, as many as `starts` has room
-    for, stand at buffer[starts[n]:ends[n]], and kinds[n] is the letter of their marker. `comments` counts
-    comments, which are recorded likewise. All of it is meaningless when scan returned None.
+    for, stand at buffer[starts[n]:ends[n]], kinds[n] is the letter of their marker, and places[n] is where in
+    the shape the marker stands: that of the first item for all items of a list, and that in the first row for
+    all rows that became one. `comments` counts comments, which are recorded likewise. All of it is meaningless
+    when scan returned None.
     """
 
     __slots__ = (
@@ -89,12 +91,14 @@ class Scanner:
         "comment_starts",
         "comments",
         "constants",
+        "constants_max",
         "ends",
         "kinds",
+        "places",
         "starts",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, constants_max: int = _CONSTANTS_MAX) -> None:
         self._kept = bytearray(2 * _STATEMENT_BYTES_KEPT + 8)
         # Per depth of parentheses: the kind and the beginning of the open one, and the latest row.
         self._openings = array("q", bytes(8 * _DEPTH_MAX))
@@ -102,9 +106,11 @@ class Scanner:
         self._row_starts = array("q", bytes(8 * _DEPTH_MAX))
         self._row_ends = array("q", bytes(8 * _DEPTH_MAX))
         self.constants = 0
-        self.starts = array("q", bytes(8 * _CONSTANTS_MAX))
-        self.ends = array("q", bytes(8 * _CONSTANTS_MAX))
-        self.kinds = array("q", bytes(8 * _CONSTANTS_MAX))
+        self.constants_max = constants_max
+        self.starts = array("q", bytes(8 * constants_max))
+        self.ends = array("q", bytes(8 * constants_max))
+        self.kinds = array("q", bytes(8 * constants_max))
+        self.places = array("q", bytes(8 * constants_max))
         self.comments = 0
         self.comment_starts = array("q", bytes(8 * _COMMENTS_MAX))
         self.comment_ends = array("q", bytes(8 * _COMMENTS_MAX))
@@ -218,10 +224,11 @@ class Scanner:
             if stop <= 0:
                 return None
             if marker:
-                if self.constants < _CONSTANTS_MAX:
+                if self.constants < self.constants_max:
                     self.starts[self.constants] = i
                     self.ends[self.constants] = stop
                     self.kinds[self.constants] = marker
+                    self.places[self.constants] = size
                 self.constants += 1
                 out[size] = 0
                 out[size + 1] = marker
@@ -252,16 +259,25 @@ class Scanner:
     def _close(self, out: bytearray, size: int, byte: int, depth: int) -> int:
         """Write the end of a list or row, and take back what only repeats; return the new size."""
         opened = self._opened[depth]
+        n = min(self.constants, self.constants_max)
         if self._openings[depth] == _LIST:
-            size = _fold_list(out, opened + 1, size)
-            out[size] = byte
-            return size + 1
+            folded = _fold_list(out, opened + 1, size)
+            while folded < size and n and self.places[n - 1] > opened:
+                n -= 1
+                self.places[n] = folded - 4
+            out[folded] = byte
+            return folded + 1
         out[size] = byte
         size += 1
         if self._openings[depth] == _NEXT_ROW:
             row_start = self._row_starts[depth]
             row_end = self._row_ends[depth]
-            if row_end - 2 - row_start == size - opened and _is_same(out, row_start, opened, size - opened):
+            if row_end - 2 - row_start == size - opened and runs.is_same(
+                out, row_start, opened, size - opened
+            ):
+                while n and self.places[n - 1] > opened:
+                    n -= 1
+                    self.places[n] -= opened - row_start
                 return row_end
         out[size] = 0
         out[size + 1] = 0x6D
@@ -307,16 +323,10 @@ def _ends_with(out: bytearray, size: int, word: bytes, length: int) -> bool:
     return before == 0 or out[before - 1] != 0x2E
 
 
-def _is_same(out: bytearray, first: int, second: int, length: int) -> bool:
-    for k in range(length):
-        if out[first + k] != out[second + k]:
-            return False
-    return True
-
-
 def _fold_list(out: bytearray, start: int, size: int) -> int:
     """Turn the items out[start:size] into one and a marker if all are alike; return the new size."""
     length = 0
+    kind = 0
     item = start
     while item < size:
         comma = item
@@ -333,7 +343,8 @@ def _fold_list(out: bytearray, start: int, size: int) -> int:
             is_negative = length == 3 and out[start] == 0x2D
             if (length != 2 and not is_negative) or out[stop - 2] != 0:
                 return size  # no constant
-        elif stop - item != length or not _is_same(out, start, item, length):
+            kind = out[stop - 1]
+        elif stop - item != length or out[item] != out[start] or out[stop - 2] != 0 or out[stop - 1] != kind:
             return size
         item = comma + 1
     if length == 0 or out[size - 1] == 0x2C:
@@ -495,16 +506,15 @@ def _end_of_number(text: bytearray, i: int, end: int) -> int:
 
 
 _CONSTANTS = {
-    b"\0i": b"1",
-    b"\0d": b"1.5",
-    b"\0s": b"'x'",
-    b"\0e": b"E'x'",
-    b"\0b": b"B'0'",
-    b"\0x": b"X'0'",
-    b"\0n": b"N'x'",
-    b"\0u": b"U&'x'",
-    b"\0q": b"$$x$$",
-    b"\0m": b"",
+    b"i": b"1",
+    b"d": b"1.5",
+    b"s": b"'x'",
+    b"e": b"E'x'",
+    b"b": b"B'0'",
+    b"x": b"X'0'",
+    b"n": b"N'x'",
+    b"u": b"U&'x'",
+    b"q": b"$$x$$",
 }
 
 
@@ -513,6 +523,19 @@ def render(shape: bytes) -> str:
 
     The shape of the result is the shape again. Bytes that are no UTF-8 become surrogates (surrogateescape).
     """
-    for marker, constant in _CONSTANTS.items():
-        shape = shape.replace(marker, constant)
-    return shape.decode("utf-8", "surrogateescape")
+    return render_with_places(shape)[0]
+
+
+def render_with_places(shape: bytes) -> tuple[str, dict[int, int]]:
+    """Return what `render` does, and for each constant in it: where it begins, in bytes, and its place in the shape."""
+    rendered, *pieces = shape.split(b"\0")
+    place = len(rendered)
+    places = {}
+    for piece in pieces:
+        marker = piece[:1]
+        if marker != b"m":
+            places[len(rendered)] = place
+            rendered += _CONSTANTS[marker]
+        rendered += piece[1:]
+        place += 1 + len(piece)
+    return rendered.decode("utf-8", "surrogateescape"), places

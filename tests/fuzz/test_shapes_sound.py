@@ -13,7 +13,7 @@ from collections import Counter
 import pgparse
 import pytest
 
-from pgcat_cluster.relay.shapes import Scanner, render
+from pgcat_cluster.relay.shapes import Scanner, render, render_with_places
 from tests.fuzz.mutations import mutated, seeds, with_other_blanks_and_case
 
 # Exception 1: in these a constant is part of the grammar or of an option, and is in the fingerprint. The rest
@@ -70,7 +70,13 @@ class Judge:
             if fingerprint is not None and not _UNKNOWN.search(text):
                 return "parses but has no shape"
             return None
-        rendered = render(shape)
+        for n in range(min(self._scanner.constants, len(self._scanner.places))):
+            place = self._scanner.places[n]
+            if shape[place : place + 2] != bytes((0, self._scanner.kinds[n])):
+                return f"no marker of constant {n} at {place} in the shape {shape!r}"
+        rendered, places = render_with_places(shape)
+        if not all(is_begun(rendered.encode(), shape, *pair) for pair in places.items()):
+            return f"places {places} of constants in the rendered shape {rendered!r}"
         again = bytearray(rendered.encode())
         if self._scanner.scan(again, 0, len(again)) != shape:
             return f"shape {shape!r}, but of the rendered shape {self._scanner.scan(again, 0, len(again))!r}"
@@ -99,6 +105,11 @@ class Judge:
             if not kinds & _CONSTANTS_COUNT or without_values(tree) != without_values(other):
                 return f"is another statement than its rendered shape {rendered!r}: {sorted(kinds)}"
         return None
+
+
+def is_begun(rendered: bytes, shape: bytes, at: int, place: int) -> bool:
+    """Whether what is rendered of a marker and all behind it begins there."""
+    return shape[place] == 0 and rendered[at:] == render(shape[place:]).encode()
 
 
 def fingerprint_of(text: str) -> tuple[str | None, str]:

@@ -44,7 +44,10 @@ def answers(count: int, seed: int) -> Iterator[str]:
             constants = min(scanner.constants, len(scanner.starts))
             comments = min(scanner.comments, len(scanner.comment_starts))
             found += [scanner.constants, scanner.comments]
-            found += [list(places[:constants]) for places in (scanner.starts, scanner.ends, scanner.kinds)]
+            found += [
+                list(places[:constants])
+                for places in (scanner.starts, scanner.ends, scanner.kinds, scanner.places)
+            ]
             found += [list(places[:comments]) for places in (scanner.comment_starts, scanner.comment_ends)]
         # Compiled, this is another scan; interpreted, it mostly is none.
         found.append(scanner.glance(buffer, 1, 1 + len(statement)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings, strategies
 
-from pgcat_cluster.relay.shapes import Scanner, render
+from pgcat_cluster.relay.shapes import Scanner, render, render_with_places
 
 
 def shape_of(text: str | bytes, scanner: Scanner | None = None) -> str | None:
@@ -176,6 +176,61 @@ def test_constants_and_comments_are_recorded_with_their_places() -> None:
         bytes(text[scanner.comment_starts[n] : scanner.comment_ends[n]]) for n in range(scanner.comments)
     ]
     assert comments == [b"/* a */", b"-- b"]
+
+
+@pytest.mark.parametrize(
+    ("text", "places"),
+    [
+        ("select 1, 'x', -2", {"1": 0, "'x'": 1, "2": 2}),
+        ("a = 1 and b in (2, 3, 4) and c = 5", {"1": 0, "2": 1, "3": 1, "4": 1, "5": 3}),
+        ("a in (-1, -2, -3) and b = 5", {"1": 0, "2": 0, "3": 0, "5": 2}),
+        ("a in ( -1, -2) and b = 5", {"1": 0, "2": 0, "5": 2}),
+        ("a in (1, 'x', 2)", {"1": 0, "'x'": 1, "2": 2}),
+        ("any(array[1, 2]) or a = 3", {"1": 0, "2": 0, "3": 2}),
+        ("values (1, 'a'), (2, 'b'), (3, 'c') limit 4", {"1": 0, "'a'": 1, "2": 0, "'b'": 1, "3": 0, "'c'": 1, "4": 3}),
+        ("values (1, f(2)), (3, 4), (5, 6), (7, f(8))",
+         {"1": 0, "2": 1, "3": 3, "4": 4, "5": 3, "6": 4, "7": 6, "8": 7}),
+        ("(a, b) in ((1, 2), (3, 4)) and c in (5, 6)", {"1": 0, "2": 1, "3": 0, "4": 1, "5": 3, "6": 3}),
+        ("values (1, 2 in (3, 4)), (5, 6 in (7))", {"1": 0, "2": 1, "3": 2, "4": 2, "5": 0, "6": 1, "7": 2}),
+        ("values ((1)), ((2)); select 3", {"1": 0, "2": 0, "3": 2}),
+    ],
+)  # fmt: skip
+def test_each_constant_knows_its_marker(text: str, places: dict[str, int]) -> None:
+    """The number of the marker in the shape, lists and rows count as one more."""
+    scanner = Scanner()
+    buffer = bytearray(b"(" + text.encode())
+    shape = scanner.scan(buffer, 1, len(buffer))
+    assert shape is not None
+    found = {
+        bytes(buffer[scanner.starts[n] : scanner.ends[n]]).decode(): shape[: scanner.places[n]].count(0)
+        for n in range(scanner.constants)
+    }
+    assert found == places
+    assert all(shape[scanner.places[n]] == 0 for n in range(scanner.constants))
+    assert all(shape[scanner.places[n] + 1] == scanner.kinds[n] for n in range(scanner.constants))
+
+
+@pytest.mark.parametrize(
+    ("shape", "rendered", "places"),
+    [
+        (b"", "", {}),
+        (b"select \0i, \0s", "select 1, 'x'", {7: 7, 10: 11}),
+        ("é in (-\0d\0m) = \0q".encode(), "é in (-1.5) = $$x$$", {8: 8, 15: 16}),
+        (b"\0i\0m\0e", "1E'x'", {0: 0, 1: 4}),
+    ],
+)
+def test_places_of_rendered_constants(shape: bytes, rendered: str, places: dict[int, int]) -> None:
+    assert render_with_places(shape) == (rendered, places)
+
+
+def test_a_scanner_has_as_much_room_as_was_asked_for() -> None:
+    text = bytearray(b"values " + b", ".join(b"(%d, 'x')" % number for number in range(1000)))
+    scanner = Scanner(constants_max=1999)
+    shape = scanner.scan(text, 0, len(text))
+    assert shape == b"values (\0i, \0s)\0m"
+    assert scanner.constants == 2000
+    assert scanner.constants_max == len(scanner.places) == 1999
+    assert list(scanner.places) == [8, 12] * 999 + [8]
 
 
 def test_constants_beyond_the_record_are_counted_and_still_cut() -> None:
