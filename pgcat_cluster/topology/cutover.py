@@ -41,6 +41,7 @@ class _Comparison:
     def __init__(self, before: Settings, after: Settings) -> None:
         self._before, self._after = before, after
         self._maps, self._wanted_maps = shard_maps(before), shard_maps(after)
+        self._other_parts: dict[tuple[str, str], list[Path]] = {}
         self._owners = {key: label for label in before.pools for key in _keys(before, label)}
 
     def problems(self) -> Iterator[Problem]:
@@ -70,20 +71,23 @@ class _Comparison:
                 yield ("pools", label, *path), f"{lies}: its place {_NOT_YET} pool"
         was, now = map_of(old, self._maps), map_of(new, self._wanted_maps)
         if was is not None and now is not None:
-            yield from _mapped_otherwise(label, was, now)
+            yield from self._mapped_otherwise(label, was, now)
+
+    def _mapped_otherwise(self, label: str, was: ShardMap, now: ShardMap) -> Iterator[tuple[Path, str]]:
+        # Many pools may go by a large map.
+        names = was.name, now.name
+        if "" in names or (other := self._other_parts.get(names)) is None:
+            other = [path for field, path in _PARTS.items() if getattr(was, field) != getattr(now, field)]
+            self._other_parts[names] = other
+        if other and (was.name != now.name or not now.name):
+            goes_by = f'shard map "{was.name}"' if was.name else "a hash over bigint"
+            yield ("pools", label, "shards", "map"), f"this pool goes by {goes_by}: its map {_NOT_YET} pool"
+            return
+        for path in other:
+            said = f'shard map "{now.name}" is used by pool "{label}": it {_NOT_YET} map for a new pool'
+            yield ("shardmaps", now.name, *path), said
 
 
 def _keys(documents: Settings, label: str) -> set[tuple[str, str]]:
     pool = documents.pools[label]
     return {(pool.database or label, documents.users[user].user or user) for user in pool.users}
-
-
-def _mapped_otherwise(label: str, was: ShardMap, now: ShardMap) -> Iterator[tuple[Path, str]]:
-    other = [path for field, path in _PARTS.items() if getattr(was, field) != getattr(now, field)]
-    if other and (was.name != now.name or not now.name):
-        goes_by = f'shard map "{was.name}"' if was.name else "a hash over bigint"
-        yield ("pools", label, "shards", "map"), f"this pool goes by {goes_by}: its map {_NOT_YET} pool"
-        return
-    for path in other:
-        said = f'shard map "{now.name}" is used by pool "{label}": it {_NOT_YET} map for a new pool'
-        yield ("shardmaps", now.name, *path), said

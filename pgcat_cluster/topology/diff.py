@@ -1,6 +1,6 @@
 """What is different between two topologies, as typed changes in the order in which a node applies them."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Literal, TypeVar
 
 from msgspec import Struct
@@ -296,6 +296,8 @@ def _client_side(user: User) -> tuple[object, ...]:
 
 
 def _pools_changed(old: Topology, new: Topology) -> Iterator[Change]:
+    # Compared once: many pools may go by a large map.
+    same_maps = {now.name for was, now in _both(old.shardmaps, new.shardmaps) if was == now}
     for before, after in _both(old.pools, new.pools):
         sizes = ((before.size, after.size), (before.min_size, after.min_size))
         if any(was != is_now for was, is_now in sizes):
@@ -304,7 +306,7 @@ def _pools_changed(old: Topology, new: Topology) -> Iterator[Change]:
         fields = (
             *_places_changed(before, after),
             *_different(before, after, but=("shards", "sharding", "size", "min_size", "login")),
-            *_shards_told_otherwise(before.sharding, after.sharding),
+            *_shards_told_otherwise(before.sharding, after.sharding, same_maps),
         )
         if fields:
             yield PoolChanged(pool=after.key, fields=fields)
@@ -322,13 +324,16 @@ def _places_changed(before: PoolSettings, after: PoolSettings) -> Iterator[str]:
         yield "shards"
 
 
-def _shards_told_otherwise(before: Sharding | None, after: Sharding | None) -> Iterator[str]:
+def _shards_told_otherwise(
+    before: Sharding | None, after: Sharding | None, same_maps: Collection[str]
+) -> Iterator[str]:
     """Two kinds of change: which shard has a key, and how the key of a statement is found."""
     if before is None or after is None:
         if before is not after:
             yield "sharding"
         return
-    if before.map != after.map:
+    is_same = before.map.name == after.map.name and after.map.name in same_maps
+    if not is_same and before.map != after.map:
         yield "shards.map"
     if _different(before, after, but=("map",)):
         yield "sharding"

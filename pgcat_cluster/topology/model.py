@@ -33,7 +33,8 @@ from pgcat_cluster.topology.settings import Cluster as ClusterDocument
 from pgcat_cluster.topology.settings import Pool as PoolDocument
 from pgcat_cluster.topology.settings import ShardMap as ShardMapDocument
 from pgcat_cluster.topology.settings import User as UserDocument
-from pgcat_cluster.topology.sharding_keys import Key, KeyType, compared_table, least, read_key
+from pgcat_cluster.topology.sharding_keys import Key, KeyType, least, read_key
+from pgcat_cluster.topology.sql_names import canonical_name
 from pgcat_cluster.topology.units import Address
 
 _Key = TypeVar("_Key")
@@ -123,7 +124,7 @@ class ShardMap(Value, frozen=True, kw_only=True):
 
 
 class Sharding(Value, frozen=True, kw_only=True):
-    """How the shard of a statement is told. Names of tables and columns are in lower case; `key` may be empty."""
+    """How the shard of a statement is told. Tables and columns are as in `sql_names`; `key` may be empty."""
 
     map: ShardMap
     key: str = ""
@@ -389,9 +390,9 @@ def _sharding(
         key = documents[shard_map.name].key.column
     return Sharding(
         map=shard_map,
-        key=(key or "").lower(),
-        tables=_table({compared_table(table): one.key.lower() for table, one in said.tables.items()}),
-        reference=frozenset(compared_table(table) for table in said.reference),
+        key=canonical_name(key or ""),
+        tables=_table({canonical_name(table): canonical_name(one.key) for table, one in said.tables.items()}),
+        reference=frozenset(canonical_name(table) for table in said.reference),
         otherwise=said.otherwise,
         default_shard=said.default_shard,
         comments=said.comments,

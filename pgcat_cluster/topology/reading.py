@@ -349,8 +349,9 @@ class _Reader:
             case inspect.DictType(), dict():
                 return self._table(kind, raw, path)
             case inspect.ListType(), list():
-                items = enumerate(raw)
-                return [self.read(kind.item_type, item, (*path, f"[{index}]")) for index, item in items]
+                places = ((*path, f"[{index}]") for index in range(len(raw)))
+                items = [self.read(kind.item_type, *item) for item in zip(raw, places, strict=True)]
+                return _UNREAD if any(item is _UNREAD for item in items) else items
             case inspect.StrType(), str():
                 return self._text(kind, raw, path, extra)
             case inspect.BoolType(), bool():

@@ -12,6 +12,7 @@ from msgspec import Meta, Struct, field
 
 from pgcat_cluster.topology.secrets import REFERENCE, VERIFIER
 from pgcat_cluster.topology.sharding_keys import KeyType
+from pgcat_cluster.topology.sql_names import COLUMN, TABLE
 from pgcat_cluster.topology.units import ADDRESS, ADDRESS_OR_OFF, DURATION, ENDPOINT, SIZE, Notation
 
 _YEAR_S = 365 * 86400.0
@@ -89,13 +90,16 @@ Positive = Annotated[int, Meta(ge=1, le=1_000_000)]
 Revision = Annotated[int, Meta(ge=1)]  # the store's
 Counter = Annotated[int, Meta(ge=0)]  # whatever somebody counts up
 Share = Annotated[float, Meta(ge=0, le=1)]
-_NAME_IN_SQL = r'([^\s".;]+|"([^"]|"")+")'
 TableName = Annotated[
     str,
     Meta(
-        pattern=rf"^({_NAME_IN_SQL}\.)?{_NAME_IN_SQL}$",
+        pattern=TABLE,
         extra={"allowed": "a table as SQL names it, with or without its schema: table, schema.table"},
     ),
+]
+ColumnName = Annotated[str, Meta(pattern=COLUMN, extra={"allowed": "a column as SQL names it"})]
+ColumnOrNone = Annotated[
+    str, Meta(pattern=rf"^$|{COLUMN}", extra={"allowed": 'a column as SQL names it, or "" for none'})
 ]
 
 TlsMode = Literal["disable", "prefer", "require", "verify-ca", "verify-full"]
@@ -510,7 +514,7 @@ class PoolShards(Document, frozen=True, kw_only=True):
 class TableSharding(Document, frozen=True, kw_only=True):
     """The column of one table that holds the sharding key."""
 
-    key: SqlName
+    key: ColumnName
 
 
 class PoolSharding(Document, frozen=True, kw_only=True):
@@ -521,9 +525,7 @@ class PoolSharding(Document, frozen=True, kw_only=True):
     shard, or to several. A regular expression, in Python's notation, has one group: the number, or the key.
     """
 
-    key: (
-        Annotated[str, Meta(max_length=63, extra={"allowed": 'a name of up to 63 characters, or ""'})] | None
-    ) = None
+    key: ColumnOrNone | None = None
     tables: dict[TableName, TableSharding] = {}
     reference: list[TableName] = []
     otherwise: Otherwise = "refuse"
@@ -562,7 +564,7 @@ class ShardKey(Document, frozen=True, kw_only=True):
     Texts are compared byte by byte: a column with a nondeterministic collation is no key.
     """
 
-    column: SqlName | None = None
+    column: ColumnName | None = None
     type: Annotated[
         KeyType,
         Meta(

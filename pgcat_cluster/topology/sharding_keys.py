@@ -23,11 +23,6 @@ _TIMESTAMP = (
 )
 
 
-def compared_table(said: str) -> str:
-    """A table as its name is compared: case and quotes do not count."""
-    return said.replace('""', "\0").replace('"', "").replace("\0", '"').lower()
-
-
 def least(key_type: KeyType) -> Key:
     """What no key of the type is less than."""
     return b"" if key_type in ("text", "varchar", "uuid") else -(1 << 63)

@@ -7,7 +7,8 @@ from typing import Any
 
 from pgcat_cluster.topology import settings
 from pgcat_cluster.topology.settings import Document, Settings
-from pgcat_cluster.topology.sharding_keys import INTEGER_BITS, Key, compared_table, least, read_key
+from pgcat_cluster.topology.sharding_keys import INTEGER_BITS, Key, least, read_key
+from pgcat_cluster.topology.sql_names import canonical_name
 
 # Of each rule: the path below the document, and what is wrong there.
 Broken = Iterator[tuple[tuple[str, ...], str]]
@@ -47,10 +48,10 @@ def _shards_are_numbered_without_gaps(shards: settings.PoolShards) -> Broken:
 def _tables_are_sharded_or_not(sharding: settings.PoolSharding) -> Broken:
     keyed: dict[str, str] = {}
     for table in sharding.tables:
-        if (other := keyed.setdefault(compared_table(table), table)) != table:
-            yield ("tables", table), f"is the same table as {other}; case does not count"
+        if (other := keyed.setdefault(canonical_name(table), table)) != table:
+            yield ("tables", table), f"is the same table as {other}"
     for index, table in enumerate(sharding.reference):
-        if compared_table(table) in keyed:
+        if canonical_name(table) in keyed:
             yield (
                 ("reference", f"[{index}]"),
                 f"{table} has a key in tables, so it is not whole on every shard",

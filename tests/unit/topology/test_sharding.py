@@ -1,11 +1,17 @@
 """What sharded pools and shard maps resolve to, and the keys that documents write."""
 
-import pytest
+import re
 
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pgcat_cluster.sql.key_rules import KeyRules, Kind
 from pgcat_cluster.topology.model import PoolKey, Sharding, ShardMap, Topology, build
 from pgcat_cluster.topology.reading import parse
-from pgcat_cluster.topology.sharding_keys import Key, KeyType, compared_table, read_key
+from pgcat_cluster.topology.sharding_keys import Key, KeyType, read_key
 from pgcat_cluster.topology.showing import parts_in_force, rows_in_force, shown_lines
+from pgcat_cluster.topology.sql_names import TABLE, canonical_name
 
 PLACES = """
 clusters.s00.servers.r1.host = "a"
@@ -51,11 +57,12 @@ def test_the_key_of_all_tables_is_the_pools_word_before_the_maps() -> None:
     assert sharding_of(USING + 'pools.app.sharding.key = ""').key == ""
 
 
-def test_how_the_shard_is_told_is_as_said_with_names_in_lower_case() -> None:
+def test_how_the_shard_is_told_is_as_said_with_names_in_one_form() -> None:
     said = sharding_of(
         """
         [pools.app.sharding]
         tables.'Public."Orders"' = { key = "Customer" }
+        tables.'Items' = { key = '"Customer"' }
         reference = ["Countries", "countries"]
         otherwise = "default_shard"
         default_shard = "random"
@@ -67,7 +74,7 @@ def test_how_the_shard_is_told_is_as_said_with_names_in_lower_case() -> None:
     )
     assert said == Sharding(
         map=said.map,
-        tables={"public.orders": "customer"},
+        tables={'public."Orders"': "customer", "items": '"Customer"'},
         reference=frozenset({"countries"}),
         otherwise="default_shard",
         default_shard="random",
@@ -158,11 +165,31 @@ def test_what_is_no_key_of_the_type(key_type: KeyType, said: int | str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "compared"),
-    [("Orders", "orders"), ('"Orders"', "orders"), ('Sales."A ""b"""', 'sales.a "b"'), ('"a"."b"', "a.b")],
+    ("said", "canonical"),
+    [
+        ("Orders", "orders"),
+        ('"orders"', "orders"),
+        ('"Orders"', '"Orders"'),
+        ('Sales."A ""b"""', 'sales."A ""b"""'),
+        ('"a"."b.c"', 'a."b.c"'),
+        ("ÄPFEL", "Äpfel"),
+        ("", ""),
+    ],
 )
-def test_a_table_as_it_is_compared(said: str, compared: str) -> None:
-    assert compared_table(said) == compared
+def test_a_name_in_its_one_form(said: str, canonical: str) -> None:
+    assert canonical_name(said) == canonical
+    assert canonical_name(canonical) == canonical
+
+
+_NAMES = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=8)
+
+
+@given(_NAMES, _NAMES)
+def test_who_finds_keys_finds_every_table_that_may_be_said(schema: str, table: str) -> None:
+    said = ".".join('"' + name.replace('"', '""') + '"' for name in (schema, table))
+    assert re.fullmatch(TABLE, said)
+    rules = KeyRules("", {canonical_name(said): "id"})
+    assert rules.placement(schema, table).kind is Kind.SHARDED or schema.startswith("pg_temp")
 
 
 def test_a_sharded_pool_is_shown_with_all_that_is_in_force() -> None:
