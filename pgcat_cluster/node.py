@@ -40,6 +40,7 @@ from pgcat_cluster.net.clock import monotonic_s, tick
 from pgcat_cluster.net.config_file import load
 from pgcat_cluster.net.front import ConsoleFront, Front, certificate_names
 from pgcat_cluster.net.listener import Listener, naming
+from pgcat_cluster.net.mirrors import Mirrors
 from pgcat_cluster.net.outgoing import ServerAddress
 from pgcat_cluster.net.provisions import Provisions, provide
 from pgcat_cluster.net.server_links import ServerLinks
@@ -140,6 +141,7 @@ class Node:
         fleet_key = fleet_key or FleetKey([os.urandom(LINE_BYTES_MIN)])
         keys: CancelKeys[Client] = CancelKeys(os.urandom, fleet_key, boot or os.urandom(BOOT_BYTES))
         self.links = ServerLinks(self, loop)
+        self.mirrors = Mirrors(self, loop)
         self.control = Control(self.links, monotonic_s, keys)
         self.cancels = Cancels(keys, PrefixTable(self.name), self.cancel_client)
         self.view = first_view(topology)
@@ -251,6 +253,7 @@ class Node:
             account.is_removed = True
             for server in list(account.servers):
                 server.terminate()
+        self.mirrors.close()
         if self.fleet is not None:
             await self.fleet.leave()
         await self._close()
@@ -343,6 +346,7 @@ class Node:
         account.desk.paused = self.operations.begins_paused(settings.key)
         self.accounts[settings.key] = account
         self._stock(account)
+        self.mirrors.place(account)
 
     def _stock(self, account: Account) -> None:
         """In each shard one pool for each server of its cluster; those of servers that left retire."""
@@ -622,10 +626,12 @@ class Node:
         if is_renewed:
             account.greetings.clear()
         self._stock(account)
+        self.mirrors.place(account)
 
     def _remove_account(self, account: Account) -> None:
         """The pool is gone: who waits or rests is told at once, who works may end its transaction."""
         account.is_removed = True
+        self.mirrors.remove(account)
         for pool in account.pools():
             self.control.renew(pool)
         fault = _no_database(account.settings.key.database)

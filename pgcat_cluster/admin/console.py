@@ -94,9 +94,40 @@ def _pins(snapshot: NodeSnapshot, history: History) -> list[Row]:
     ]
 
 
+def _mirrors(snapshot: NodeSnapshot, history: History) -> list[Row]:
+    return [
+        (
+            pool.database,
+            pool.user,
+            mirror.host,
+            str(mirror.port),
+            mirror.links,
+            mirror.queued,
+            mirror.held_bytes,
+            mirror.mirrored,
+            mirror.statements,
+            mirror.dropped,
+            mirror.left_out,
+            mirror.failed,
+            sum(mirror.errors.values()),
+            mirror.last_error,
+        )
+        for pool in snapshot.pools
+        if (mirror := pool.mirror) is not None
+    ]
+
+
 # Ours alone, in both consoles; what only one of the originals has answers in its shape in the other too.
 OUR_TABLES = {
-    "PINS": Table(columns=columns("client database user reason", "isss"), rows=_pins, needs_connections=True)
+    "PINS": Table(columns=columns("client database user reason", "isss"), rows=_pins, needs_connections=True),
+    "MIRRORS": Table(
+        columns=columns(
+            "database user host port links queued queued_bytes mirrored statements dropped left_out failed errors"
+            " last_error",
+            "ssss" + 9 * "N" + "s",
+        ),
+        rows=_mirrors,
+    ),
 }
 TABLES: dict[Dialect, dict[str, Table]] = {
     "pgbouncer": pgcat.TABLES | pgbouncer.TABLES | OUR_TABLES,

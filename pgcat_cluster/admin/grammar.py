@@ -31,6 +31,7 @@ NEEDS: dict[str, Rights] = {
     "SHOW STATS_AVERAGES": "stats",
     "SHOW TOTALS": "stats",
     "SHOW PINS": "stats",
+    "SHOW MIRRORS": "stats",
     "SHOW BANS": "stats",
     "SHOW FLEET": "stats",
     "SHOW FLEET BANS": "stats",

@@ -62,6 +62,7 @@ Event = Literal[
     "server.banned",
     "server.probation",
     "server.unbanned",
+    "mirror.failed",
     "peer.refused",
     "primary.changed",
     "probe.failed",

@@ -63,6 +63,7 @@ class SnapshotCollector(Collector):
         yield from _node(self._snapshot)
         yield from _pools(self._snapshot.pools)
         yield from _pool_servers(self._snapshot.pools)
+        yield from _mirrors(self._snapshot.pools)
         yield from _backends(self._snapshot)
         yield from _pgcat(self._snapshot, self._history)
 
@@ -148,6 +149,30 @@ def _pools(pools: tuple[PoolSnapshot, ...]) -> Iterator[Metric]:
             errors.add_metric([*names, sqlstate], count)
     yield from (clients, oldest, size, paused, errors)
     yield from _totals(POOL_COUNTERS, POOL, [([pool.database, pool.user], pool.totals) for pool in pools])
+
+
+def _mirrors(pools: tuple[PoolSnapshot, ...]) -> Iterator[Metric]:
+    rows = [([pool.database, pool.user], pool.mirror) for pool in pools if pool.mirror is not None]
+    gauges = (
+        ("mirror_links", "Links to a pool's mirror.", "links"),
+        ("mirror_queue_transactions", "Transactions that wait for the mirror.", "queued"),
+        ("mirror_queue_bytes", "What is held for the mirror.", "held_bytes"),
+    )
+    for name, text, field in gauges:
+        gauge = _gauge(name, text, POOL)
+        for names, mirror in rows:
+            gauge.add_metric(names, getattr(mirror, field))
+        yield gauge
+    outcomes = _counter("mirror_transactions", "Transactions chosen for the mirror.", (*POOL, "outcome"))
+    statements = _counter("mirror_statements", "Statements that the mirror has answered.", POOL)
+    errors = _counter("mirror_errors", "Errors that the mirror answered, by SQLSTATE.", (*POOL, "sqlstate"))
+    for names, mirror in rows:
+        for outcome in ("mirrored", "dropped", "left_out", "failed"):
+            outcomes.add_metric([*names, outcome], getattr(mirror, outcome))
+        statements.add_metric(names, mirror.statements)
+        for sqlstate, count in _bounded(mirror.errors):
+            errors.add_metric([*names, sqlstate], count)
+    yield from (outcomes, statements, errors)
 
 
 def _pool_servers(pools: tuple[PoolSnapshot, ...]) -> Iterator[Metric]:

@@ -97,6 +97,27 @@ class PoolServerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     totals: Totals = Totals()
 
 
+class MirrorSnapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of the transactions of a pool that were chosen for its mirror.
+
+    `dropped` did not fit into the queue, `left_out` can not be copied, `failed` were lost on their way. `errors` are
+    those that the mirror answered, by SQLSTATE.
+    """
+
+    host: str
+    port: int
+    links: int = 0
+    queued: int = 0
+    held_bytes: int = 0
+    mirrored: int = 0
+    statements: int = 0
+    dropped: int = 0
+    left_out: int = 0
+    failed: int = 0
+    errors: Mapping[str, int] = {}
+    last_error: str = ""
+
+
 class PoolSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """One (database, user): its clients, and its servers in the order of the settings."""
 
@@ -110,6 +131,7 @@ class PoolSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     oldest_wait_us: int = 0
     totals: Totals = Totals()
     servers: tuple[PoolServerSnapshot, ...] = ()
+    mirror: MirrorSnapshot | None = None
 
 
 class DatabaseSnapshot(msgspec.Struct, frozen=True, kw_only=True):

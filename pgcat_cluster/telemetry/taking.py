@@ -19,6 +19,8 @@ from pgcat_cluster.relay.links import Link
 from pgcat_cluster.relay.server import Server
 from pgcat_cluster.relay.stock import Pool
 from pgcat_cluster.session.account import Account, Backend, Source, Visitor
+from pgcat_cluster.session.mirroring import Recorder
+from pgcat_cluster.telemetry.redaction import redact
 from pgcat_cluster.telemetry.snapshot import (
     Avoidance,
     BackendSnapshot,
@@ -28,6 +30,7 @@ from pgcat_cluster.telemetry.snapshot import (
     DatabaseSnapshot,
     LinkCounts,
     LinkState,
+    MirrorSnapshot,
     NodeSnapshot,
     NodeState,
     PoolServerSnapshot,
@@ -39,6 +42,7 @@ from pgcat_cluster.telemetry.snapshot import (
     UserSnapshot,
 )
 from pgcat_cluster.topology.model import PoolKey, ServerKey, Topology
+from pgcat_cluster.topology.settings import Mirror
 from pgcat_cluster.topology.view import NOT_SEEN, ClusterView
 
 
@@ -241,6 +245,28 @@ def _pool(account: Account, now_s: float) -> PoolSnapshot:
         servers=tuple(
             [_part(pool, tallies.get(pool, _UNUSED), is_paused=is_paused) for pool in account.pools()]
         ),
+        mirror=None if settings.mirror is None else _mirror(settings.mirror, desk),
+    )
+
+
+def _mirror(settings: Mirror, desk: Desk) -> MirrorSnapshot | None:
+    recorder = desk.mirror
+    if not isinstance(recorder, Recorder):
+        return None
+    counts = recorder.counts
+    return MirrorSnapshot(
+        host=settings.host,
+        port=settings.port,
+        links=sum(lane.is_linked for lane in recorder.lanes),
+        queued=recorder.queued,
+        held_bytes=recorder.held_bytes,
+        mirrored=counts.mirrored,
+        statements=counts.statements,
+        dropped=counts.dropped,
+        left_out=counts.left_out,
+        failed=counts.failed,
+        errors=dict(counts.errors),
+        last_error=redact(recorder.last_error),
     )
 
 

@@ -131,7 +131,7 @@ def test_columns_have_the_original_names_order_and_types(dialect: str, subject: 
 
 @pytest.mark.parametrize("dialect", ["pgbouncer", "pgcat"])
 def test_what_one_side_lacks_has_the_shape_of_the_other(dialect: str) -> None:
-    assert set(TABLES[dialect]) == {subject for _, subject in COLUMNS} | {"PINS"}
+    assert set(TABLES[dialect]) == {subject for _, subject in COLUMNS} | {"PINS", "MIRRORS"}
 
 
 @pytest.mark.parametrize(("dialect", "subject"), COLUMNS, ids="-".join)
@@ -357,6 +357,12 @@ def test_pgcat_lists_and_users() -> None:
 
 def test_pins_name_the_client_and_the_reason() -> None:
     assert rows("pgcat", "PINS") == [(42, "app", "app", "listens")]
+
+
+def test_mirrors_say_what_became_of_what_was_chosen() -> None:
+    assert rows("pgbouncer", "MIRRORS") == [
+        ("app", "app", "m1", "5433", 1, 2, 3, 4, 5, 6, 7, 8, 19, "m1:5433: refused")
+    ]
 
 
 def test_bans_are_whatever_keeps_clients_away() -> None:

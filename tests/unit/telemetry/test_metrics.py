@@ -76,6 +76,9 @@ def test_our_own_names() -> None:
     assert value(found, "pgcat_cluster_pins_total", reason="listens") == 44
     assert value(found, "pgcat_cluster_log_lines_dropped_total") == 45
     assert value(found, "pgcat_cluster_queries_total", **pool) == 12
+    assert value(found, "pgcat_cluster_mirror_transactions_total", **pool, outcome="dropped") == 6
+    assert value(found, "pgcat_cluster_mirror_errors_total", **pool, sqlstate="40001") == 10
+    assert value(found, "pgcat_cluster_mirror_queue_bytes", **pool) == 3
     assert value(found, "pgcat_cluster_query_seconds_total", **pool) == 0.019
     assert value(found, "pgcat_cluster_wait_seconds_total", **pool) == 0.00002
     assert value(found, "pgcat_cluster_oldest_wait_seconds", **pool) == 2.000345
