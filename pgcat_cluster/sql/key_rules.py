@@ -50,9 +50,10 @@ class KeyRules:
     lower case unless quoted (`public.orders`, `"Orders"`). How a table of a statement finds its rule:
 
     - `schema.table` takes the rule of that very name, else the rule `table`, else the default key.
-    - `table` takes the rule whose last part it is, whatever schema the rule names. If several rules fit and do
-      not agree, or the one that fits names a schema other than public while there is a default key that differs,
-      nobody can tell which table search_path finds: unknown, and the statement must write the schema.
+    - `table` takes the rule `table`, else the one that names it in some schema, else the default key. If several
+      schemas have rules for it that do not agree, or only schemas other than public have one and there is a default
+      key that differs, nobody can tell which table search_path finds: unknown, and the statement must write the
+      schema, or the pool have a rule without one.
     """
 
     key: str = ""
@@ -88,12 +89,14 @@ class KeyRules:
         if table in _SYSTEM_RELATIONS:
             return _SYSTEM
         fitting = self._by_table.get(table, {})
+        if "" in fitting:
+            return fitting[""]
         candidates = set(fitting.values())
-        if self._default is not None and fitting.keys().isdisjoint({"", "public"}):
+        if self._default is not None and "public" not in fitting:
             candidates.add(self._default)
         if len(candidates) > 1:
-            others = " or ".join(sorted(f"{name}.{table}" for name in fitting if name))
-            reason = f"table {table} may be another than {others} by search_path: write its schema"
+            known = " or ".join(sorted(f"{schema}.{table}" for schema in fitting))
+            reason = f"table {table} may be {known} or another by search_path: write its schema"
             return Placement(kind=Kind.UNKNOWN, reason=reason)
         return candidates.pop() if candidates else _unknown(table)
 

@@ -120,7 +120,14 @@ class Maker:
         if kind < 0.7:
             columns = f"({self.column(scope, is_key=True)}, {self.column(scope)})"
             return f"{columns} = ({self.value()}, {self.column(scope)})"
-        if kind < 0.76 and depth:
+        if kind < 0.72:
+            # Both arms on one key: a list in other words.
+            key = self.column(scope, is_key=True)
+            arms = [f"{key} = {self.value()}" for _ in range(2)]
+            if depth and self._is(0.5):
+                arms = [f"{arm} and {self.condition(scope, depth - 1)}" for arm in arms]
+            return f"({arms[0]} or {arms[1]})"
+        if kind < 0.77 and depth:
             arms = [self.condition(scope, depth - 1) for _ in range(2)]
             return f"({arms[0]} {self.chance.choice(('or', 'and', 'or'))} {arms[1]})"
         if kind < 0.79 and depth:
@@ -222,8 +229,17 @@ class Maker:
             body, columns, key = *self._returning(), "customer_id"
         elif self._is(0.25):
             first = self._select(0, outer, 2)
+            table = self.table()
+            key = KEYS.get(table, "id")
+            where = self.conditions(
+                [Relation("n", COLUMNS[table], key), Relation("w0", ["a", "b"], "a")], 0, [], 0.0
+            )
+            target = self.chance.choice((f"n.{key}", f"n.{key}", "w0.b", self.value()))
+            other = self.chance.choice(COLUMNS[table])
+            second = (
+                f"select {target}, n.{other} from {table} n join {name} w0 on n.{key} = w0.a where {where}"
+            )
             self.ctes.append(Relation(name, ["a", "b"], "a"))
-            second = self._select(0, outer, 2)
             return f"with recursive {name}(a, b) as ({first} union {second}) "
         else:
             body, columns, key = self.query(max(depth - 1, 0), outer, width=2), ["a", "b"], "a"

@@ -17,11 +17,14 @@ from pgcat_cluster.sql import builtin_functions, catalogs
 MODULE = Path(builtin_functions.__file__)
 CATALOGS = Path(catalogs.__file__)
 
-# Procedures are no functions, and what an extension brings is not in every server (from 16384: made later).
+# Procedures are no functions, and what an extension brings is not in every server (from 16384: made later). What
+# only stands behind an operator nobody calls, and users' functions may well have the names: charge() is one.
 FUNCTIONS = """
     select proname::text, max(case provolatile when 'v' then 3 when 's' then 2 else 1 end)
     from pg_catalog.pg_proc
     where pronamespace = 'pg_catalog'::regnamespace and prokind <> 'p' and oid < 16384
+        and (coalesce(pg_catalog.obj_description(oid, 'pg_proc'), '') not like 'implementation of % operator'
+             or proname = 'starts_with')
         and not exists (select from pg_catalog.pg_depend
                         where classid = 'pg_proc'::regclass and objid = pg_proc.oid and deptype = 'e')
     group by 1

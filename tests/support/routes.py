@@ -7,6 +7,7 @@ A line that begins with `# ` before any statement is the file's headline.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,23 +31,28 @@ class ExpectedRoute:
 
 def read_routes() -> list[ExpectedRoute]:
     """Every statement of every file; ValueError for a line that is neither statement nor expectation."""
-    return [route for path in sorted(FOLDER.glob("*.route")) for route in _read(path)]
+    return [
+        ExpectedRoute(
+            file=path.stem, line=line, text=text, role=expectation[1], reason=expectation[2] or "reads"
+        )
+        for path in sorted(FOLDER.glob("*.route"))
+        for line, text, expectation in statements(path, _EXPECTATION)
+    ]
 
 
-def _read(path: Path) -> list[ExpectedRoute]:
-    routes: list[ExpectedRoute] = []
+def statements(path: Path, expected: re.Pattern[str]) -> Iterator[tuple[int, str, re.Match[str]]]:
+    """Every statement of a file: its text, and below it, in that line, what is expected of it."""
     pending: list[str] = []
+    has_begun = False
     for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
-        expectation = _EXPECTATION.match(line)
+        expectation = expected.match(line)
         if expectation is not None and pending:
-            role, reason = expectation.groups(default="reads")
-            text = "\n".join(pending)
-            routes.append(ExpectedRoute(file=path.stem, line=number, text=text, role=role, reason=reason))
+            yield number, "\n".join(pending), expectation
             pending = []
+            has_begun = True
         elif line.startswith(" "):
-            raise ValueError(f"{path.name}:{number}: expected `    primary  # reason` or `    replica`")
-        elif line and not (line.startswith("# ") and not routes and not pending):
+            raise ValueError(f"{path.name}:{number}: expected {expected.pattern}")
+        elif line and not (line.startswith("# ") and not has_begun and not pending):
             pending.append(line)
     if pending:
-        raise ValueError(f"{path.name}: the last statement has no role")
-    return routes
+        raise ValueError(f"{path.name}: nothing is expected of the last statement")

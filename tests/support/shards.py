@@ -66,6 +66,14 @@ class Database:
             found.append(((result.command_status or b"").decode(), frozenset(rows.items())))
         return Outcome(tuple(found))
 
+    def parameter_types(self, text: str) -> list[int]:
+        """What the server takes the parameters of a statement for; none if it does not take the statement."""
+        link = self.connection.pgconn
+        if link.prepare(b"", text.encode()).status == pq.ExecStatus.FATAL_ERROR:
+            return []
+        described = link.describe_prepared(b"")
+        return [described.param_type(number) for number in range(described.nparams)]
+
     def rows(self, table: str) -> Counter[bytes]:
         """Every row of a table, in no order."""
         return self.copied(f"copy (select * from {table}) to stdout")
@@ -147,7 +155,7 @@ class Shards:
             elif answers[0] != answers[1]:
                 changed.append(f"rows: whole {answers[0].results}, shard {answers[1].results}")
             if any(not tag.startswith(("SELECT", "SET", "BEGIN")) for tag in tags[0]):
-                changed += self._different_rows(shard)
+                changed += self._different_rows(text, shard)
         for database in databases:
             database.run("rollback")
         if seen is not None:
@@ -155,9 +163,12 @@ class Shards:
             seen[answers[0].sqlstate or ("rows" if has_rows else "no rows")] += 1
         return changed
 
-    def _different_rows(self, shard: int) -> list[str]:
+    def _different_rows(self, text: str, shard: int) -> list[str]:
+        """Tables that the statement names, and that it left otherwise."""
         changed = []
         for table in self.tables:
+            if table.rpartition(".")[2].strip('"') not in text:
+                continue
             rows = self.shards[shard].rows(table)
             if table in self.keys:
                 for other, before in enumerate(self._before[table]):
@@ -220,7 +231,8 @@ _TABLES = """
     order by 1
 """
 _COLUMNS = """
-    select a.attname::text, t.typcategory::text, a.atttypid::regtype::text from pg_attribute a
+    select a.attname::text, t.typcategory::text, a.atttypid::regtype::text, not a.attnotnull
+    from pg_attribute a
     join pg_type t on t.oid = a.atttypid
     where a.attrelid = %s::regclass and a.attnum > 0 and not a.attisdropped and a.attgenerated = ''
     order by a.attnum
@@ -235,19 +247,21 @@ def _fill(database: Database, tables: Sequence[str], rows: int, chance: random.R
     """Small numbers and few words, so that rows meet; what breaks a constraint is left out."""
     for table in tables:
         columns = database.connection.execute(_COLUMNS, (table,)).fetchall()
-        quoted = ", ".join('"' + name.replace('"', '""') + '"' for name, _, _ in columns)
-        for _ in range(rows):
-            values = [_value(category, type_name, chance) for _, category, type_name in columns]
-            places = ", ".join(f"%s::{type_name}" for _, _, type_name in columns)
-            statement = f"insert into {table} ({quoted}) values ({places}) on conflict do nothing"
-            try:
-                database.connection.execute(statement.encode(), values)
-            except (psycopg.errors.NotNullViolation, psycopg.errors.ForeignKeyViolation):
-                continue
+        quoted = ", ".join('"' + name.replace('"', '""') + '"' for name, *_ in columns)
+        places = ", ".join(f"%s::{type_name}" for _, _, type_name, _ in columns)
+        statement = f"insert into {table} ({quoted}) values ({places}) on conflict do nothing"
+        made = [
+            [
+                _value(category, type_name, chance, may_be_null)
+                for _, category, type_name, may_be_null in columns
+            ]
+            for _ in range(rows)
+        ]
+        database.connection.cursor().executemany(statement.encode(), made)
 
 
-def _value(category: str, type_name: str, chance: random.Random) -> str | None:
-    if chance.random() < 0.05:
+def _value(category: str, type_name: str, chance: random.Random, may_be_null: bool) -> str | None:
+    if may_be_null and chance.random() < 0.05:
         return None
     match category:
         case "N":

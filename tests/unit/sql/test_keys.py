@@ -534,6 +534,8 @@ class TestRules:
             (KeyRules("id", {"s.t": "x"}), "public.t", "5"),
             (KeyRules("id", {"s.t": "x"}), "other.t", "5"),
             (KeyRules("", {"t": "x", "s.t": "id"}), "s.t", "5"),
+            (KeyRules("", {"t": "id", "s.t": "x"}), "t", "5"),
+            (KeyRules("x", {"t": "id", "s.t": "x"}), "t", "5"),
             (KeyRules("id", {}, frozenset({"t"})), "t", "anywhere"),
             (KeyRules("id", {}, frozenset({"public.t"})), "t", "anywhere"),
             (KeyRules("id", {}, frozenset({"public.t"})), "s.t", "5"),
@@ -554,10 +556,14 @@ class TestRules:
             (
                 KeyRules("id", {"s.t": "x"}),
                 "t",
-                "table t may be another than s.t by search_path: write its schema",
+                "table t may be s.t or another by search_path: write its schema",
             ),
-            (KeyRules("", {"s.t": "x", "public.t": "id"}), "t", "another than public.t or s.t"),
-            (KeyRules("", {"s.t": "id"}, frozenset({"public.t"})), "t", "another than public.t or s.t"),
+            (KeyRules("", {"s.t": "x", "public.t": "id"}), "t", "table t may be public.t or s.t or another"),
+            (
+                KeyRules("", {"s.t": "id"}, frozenset({"public.t"})),
+                "t",
+                "table t may be public.t or s.t or another",
+            ),
         ],
     )
     def test_not_found(self, rules: KeyRules, table: str, reason: str) -> None:

@@ -1,0 +1,115 @@
+"""Reads and re-records the corpus of statements for sharded pools: `tests/corpus/sharding/*.route`.
+
+Below each statement stands where it goes among four shards, and by which columns:
+
+    primary, shard 3  # by orders.customer_id
+    replica, shards 0 3  # keys of several shards: what the pool's `otherwise` says
+    replica, shard of $1  # decided by values that only a client knows, or that are no plain integers
+    replica, any shard  # names no sharded table
+    refused: why no shard can be told
+
+`python -m tests.support.keyed_routes` writes what is true now; the difference is reviewed as a change of behaviour.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from pgcat_cluster.routing import pg_bigint_hash
+from pgcat_cluster.routing.role import role_for
+from pgcat_cluster.sql.analysis import analyze
+from pgcat_cluster.sql.keys import KeyRules, Keys, Term, Verdict, find_keys
+from tests.support.routes import statements
+
+FOLDER = Path(__file__).parent.parent / "corpus" / "sharding"
+SHARDS = 4
+_EXPECTATION = re.compile(r"    ((?:primary|replica), .+|refused: .+)$")
+_TOKEN = re.compile(r"\d[\w.]*|[eE]?'(?:[^']|'')*'|\$(\w*)\$.*?\$\1\$", re.DOTALL)
+_INTEGER = re.compile(r"[eE]?(?:'|\$\w*\$)?\s*(-?)(\d+)\s*(?:'|\$\w*\$)?$")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyedRoute:
+    """One statement of the corpus, and what its file says of it."""
+
+    file: str
+    line: int
+    text: str
+    expected: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}"
+
+
+@cache
+def rules() -> KeyRules:
+    """The rules that all files share."""
+    found = tomllib.loads((FOLDER / "rules.toml").read_text())
+    return KeyRules(found["key"], found["tables"], frozenset(found["reference"]))
+
+
+def read_keyed_routes() -> list[KeyedRoute]:
+    """Every statement of every file."""
+    return [
+        KeyedRoute(file=path.stem, line=line, text=text, expected=expectation[1])
+        for path in sorted(FOLDER.glob("*.route"))
+        for line, text, expectation in statements(path, _EXPECTATION)
+    ]
+
+
+def described(text: str) -> str:
+    """What the corpus says of a statement, if it is right."""
+    keys = find_keys(text, rules())
+    if keys.verdict is Verdict.NOWHERE:
+        return f"refused: {keys.reason}"
+    role = role_for(analyze(text), "replicas").role
+    return f"{role}, {_shards(text, keys)}  # {keys.reason}"
+
+
+def _shards(text: str, keys: Keys) -> str:
+    if keys.verdict is Verdict.ANYWHERE:
+        return "any shard"
+    values = dict.fromkeys(value_of(text, term) for term in keys.terms)
+    numbers = {pg_bigint_hash(value, SHARDS) for value in values if isinstance(value, int)}
+    if any(isinstance(value, str) for value in values):
+        return f"shard of {' '.join(map(str, values))}"
+    return f"shard{'s' * (len(numbers) > 1)} {' '.join(map(str, sorted(numbers)))}"
+
+
+def value_of(text: str, term: Term) -> int | str:
+    """An integer where it is plain to see, else the parameter or constant as written."""
+    if term.parameter:
+        return f"${term.parameter}"
+    token = _TOKEN.match(text.encode()[term.location :].decode())
+    assert token is not None, f"{text!r} has no constant at {term.location}"
+    integer = _INTEGER.fullmatch(token[0])
+    if integer is None:
+        return f"-{token[0]}" if term.is_negative else token[0]
+    sign, digits = integer.groups()
+    return -int(digits) if bool(sign) != term.is_negative else int(digits)
+
+
+def main() -> None:
+    for path in sorted(FOLDER.glob("*.route")):
+        lines: list[str] = []
+        pending: list[str] = []
+        for line in [*path.read_text().split("\n"), ""]:
+            if line.startswith("    "):
+                continue
+            if line and not (line.startswith("# ") and not lines and not pending):
+                pending.append(line)
+            elif pending:
+                expectation = described("\n".join(pending))
+                lines += [*pending, f"    {expectation}", ""]
+                pending = []
+            elif line:
+                lines += [line, ""]
+        path.write_text("\n".join(lines).rstrip("\n") + "\n")
+
+
+if __name__ == "__main__":
+    main()
