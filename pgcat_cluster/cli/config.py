@@ -98,5 +98,6 @@ def _summary(topology: Topology) -> str:
         (len(topology.users), "user"),
         (len(topology.clusters), "cluster"),
         (servers, "server"),
+        *([(len(topology.shardmaps), "shard map")] if topology.shardmaps else []),
     )
     return ", ".join(f"{count} {noun}{'' if count == 1 else 's'}" for count, noun in counts)

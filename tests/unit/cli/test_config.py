@@ -42,6 +42,12 @@ def test_a_valid_file(example: Path) -> None:
     assert result.exit_code == 0
 
 
+def test_shard_maps_are_counted_where_there_are_any(tmp_path: Path) -> None:
+    file = tmp_path / "pgcat.toml"
+    file.write_text('[shardmaps.m]\nkind = "hash"\nkey.type = "uuid"\nshards = 4\n')
+    assert run("check", file).output.endswith("0 clusters, 0 servers, 1 shard map\n")
+
+
 def test_a_valid_file_as_json(example: Path) -> None:
     result = run("check", "--json", example)
     assert json.loads(result.output) == {"file": str(example), "valid": True, "errors": [], "warnings": []}
