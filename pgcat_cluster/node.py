@@ -34,7 +34,7 @@ from pgcat_cluster.fleet import alone
 from pgcat_cluster.fleet.cancels import UNDER_WAY_MAX, Cancels
 from pgcat_cluster.health import tilt
 from pgcat_cluster.health.cluster import ClusterHealth, Decision, Restarted
-from pgcat_cluster.health.evidence import EvidenceClass
+from pgcat_cluster.health.evidence import EvidenceClass, ServerFacts
 from pgcat_cluster.health.roles import IdentityChanged, PrimaryChanged
 from pgcat_cluster.net.clock import monotonic_s, tick
 from pgcat_cluster.net.config_file import load
@@ -57,6 +57,7 @@ from pgcat_cluster.session.account import Account, ShardPlace, Source, Visitor
 from pgcat_cluster.session.control import Control
 from pgcat_cluster.session.login import LoggedIn, LoginPolicy
 from pgcat_cluster.session.plugins import plugins_of
+from pgcat_cluster.session.positions import told_by
 from pgcat_cluster.telemetry.logs import Event, RepeatLimit, configure_logs, get_logger, lifecycle
 from pgcat_cluster.telemetry.taking import ConsoleVisit
 from pgcat_cluster.topology import diff as changes
@@ -343,6 +344,7 @@ class Node:
             prepared_max=settings.prepared_statements_max,
             shards=len(shards),
         )
+        account.desk.keeps_positions = _keeps_positions(settings)
         account.desk.paused = self.operations.begins_paused(settings.key)
         self.accounts[settings.key] = account
         self._stock(account)
@@ -360,6 +362,7 @@ class Node:
                 self.control.renew(pool)
                 for target in list(pool.targets):
                     target.serve_by([other for other in target.pools if other is not pool])
+                self.control.consistency.removed(pool)
             for server in cluster.servers.values():
                 if server.key not in place.pools:
                     source = Source(account, place, server.key)
@@ -400,6 +403,7 @@ class Node:
             health,
             targets,
             on_change=lambda decisions: self._health_changed(cluster.name, decisions),
+            on_facts=lambda server, facts, asked_at: self._probed(cluster.name, server, facts, asked_at),
             connect=connecting(self.loop),
         )
         self.watches[cluster.name] = watch
@@ -416,6 +420,18 @@ class Node:
                         user=pool.login.user, password=pool.login.password, database=shard.database
                     )
         return None
+
+    def _probed(self, cluster: str, server: str, facts: ServerFacts, asked_at: float) -> None:
+        """Pools that keep positions learn how far a server has come."""
+        told = told_by(facts)
+        if told is None:
+            return
+        for account in self.accounts.values():
+            if account.desk is not None and account.desk.keeps_positions:
+                for shard in account.shards:
+                    for key, pool in shard.pools.items():
+                        if (key.cluster, key.name) == (cluster, server):
+                            self.control.consistency.observe(pool, told, asked_at)
 
     def _health_changed(self, cluster: str, decisions: list[Decision]) -> None:
         watch = self.watches.get(cluster)
@@ -610,6 +626,7 @@ class Node:
         account.settings = settings
         desk.balancing = BALANCE_LEAST if settings.balancing == "least_connections" else BALANCE_RANDOM
         desk.prepared_max = settings.prepared_statements_max
+        desk.keeps_positions = _keeps_positions(settings)
         desk.statement_bytes_max = self.topology.node.statement_bytes_max
         if any(getattr(before, field) != getattr(settings, field) for field in _DECIDES):
             account.plugins = plugins_of(settings.plugins, settings.key)
@@ -791,6 +808,11 @@ def _no_database(name: str) -> UnknownDatabase:
 
 def _peer(client: Client) -> str:
     return "{}:{}".format(*client.detail) if isinstance(client.detail, tuple) else "unknown"
+
+
+def _keeps_positions(settings: PoolSettings) -> bool:
+    """A session on one server sees what it wrote."""
+    return settings.consistency == "session" and settings.mode != "session"
 
 
 def _host(client: Client) -> str:

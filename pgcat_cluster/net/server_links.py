@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import Protocol
 
 from pgcat_cluster.health.evidence import EvidenceClass
@@ -162,6 +162,9 @@ class ServerLinks:
             self.log.warning("cancel failed", server=str(source.key), reason=error.message)
             # Whether it was sent is not known: the link must not meet another client.
             server.is_retired = True
+
+    def call_later(self, delay_s: float, call: Callable[[], None]) -> None:
+        self.loop.call_later(delay_s, call)
 
     def link_lost(self, account: Account, pool: Pool, reason: str) -> None:
         source = pool.detail

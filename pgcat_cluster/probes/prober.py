@@ -35,7 +35,7 @@ select case when r then 't' else 'f' end,
         else pg_current_wal_lsn() end, '0/0'),
     case when r then pg_wal_lsn_diff(pg_last_wal_replay_lsn(), '0/0') end,
     case when r then extract(epoch from clock_timestamp() - pg_last_xact_replay_timestamp()) end,
-    pg_postmaster_start_time()
+    (extract(epoch from pg_postmaster_start_time()) * 1000000)::int8
 from (select pg_is_in_recovery() as r) as here
 """
 

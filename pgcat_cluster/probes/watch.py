@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Mapping
 
 from pgcat_cluster.health.cluster import ClusterHealth, Decision
-from pgcat_cluster.health.evidence import EvidenceClass, ProbeWanted, Sample, Source
+from pgcat_cluster.health.evidence import EvidenceClass, ProbeWanted, Sample, ServerFacts, Source
 from pgcat_cluster.net.clock import monotonic_s
 from pgcat_cluster.probes.prober import Connect, Prober, ProbeTarget
 
@@ -17,7 +17,7 @@ class ClusterWatch:
     The machine's tick is the owner's to give: one for all clusters.
 
     `on_change` gets what moved, never empty and without wishes for probes: UseChanged for routing, the others
-    say why.
+    say why. `on_facts` gets what each server said of itself, and since when it was asked.
     """
 
     def __init__(
@@ -27,12 +27,14 @@ class ClusterWatch:
         *,
         on_change: Callable[[list[Decision]], None],
         connect: Connect,
+        on_facts: Callable[[str, ServerFacts, float], None] = lambda _server, _facts, _asked_at: None,
         chance: random.Random | None = None,
         now_s: Callable[[], float] = monotonic_s,
     ) -> None:
         self.health = health
         self._targets = targets
         self._on_change = on_change
+        self._on_facts = on_facts
         self._now_s = now_s
         self._prober = Prober(
             targets, guide=health, on_sample=self._receive, connect=connect, chance=chance, now_s=now_s
@@ -58,10 +60,14 @@ class ClusterWatch:
 
     def _receive(self, server: str, sample: Sample) -> None:
         changes: list[Decision] = []
-        for decision in self.health.receive(server, sample, self._now_s()):
+        now = self._now_s()
+        for decision in self.health.receive(server, sample, now):
             if isinstance(decision, ProbeWanted):
                 self._prober.nudge(decision.server, after_s=decision.after_s, fresh=decision.fresh)
             else:
                 changes.append(decision)
         if changes:
             self._on_change(changes)
+        if sample.facts is not None:
+            # When all that follows from it is known.
+            self._on_facts(server, sample.facts, now - sample.duration_s)

@@ -9,7 +9,7 @@ from pgcat_cluster.relay.flows cimport Flow, Statement
 from pgcat_cluster.relay.ledger cimport Ledger, Owed
 from pgcat_cluster.relay.links cimport Link
 from pgcat_cluster.relay.preparing cimport Preparer
-from pgcat_cluster.relay.stock cimport Target
+from pgcat_cluster.relay.stock cimport Pool, Target
 
 cdef int PRIMARY, REPLICA, ANY, STANDBY, ROLES, READS, SEQUENCES, CALLS, FORGETS, UNCLEAN, UNPINS, WATCHED, PREPARES, LOOKS
 
@@ -25,8 +25,12 @@ cdef class Client(Preparer):
     cdef Py_ssize_t _query(self, int kind, bytearray buffer, Py_ssize_t position, Py_ssize_t stop, Py_ssize_t end) except? -1
     cdef Py_ssize_t _refuse_now(self, int kind, Py_ssize_t stop, Py_ssize_t end) except? -1
     cdef _note(self, Flow flow)
-    @cython.locals(target=Target, server=ServerEnd)
+    @cython.locals(target=Target, narrowed=Target, server=ServerEnd)
     cdef ServerEnd _checkout(self, Desk desk, int role)
+    cdef Target _narrow(self, Target target)
+    cdef ServerEnd _fall_behind(self, Desk desk)
+    cpdef bint accepts(self, Pool pool) except? -1
+    cpdef turned_away(self)
     cdef _couple(self, Desk desk, ServerEnd server)
     @cython.locals(desk=Desk, role=int, server=ServerEnd)
     cpdef greet(self)

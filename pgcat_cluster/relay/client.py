@@ -15,6 +15,7 @@ from pgcat_cluster.relay.preparing import Preparer
 
 if TYPE_CHECKING:
     from pgcat_cluster.relay.server import Server
+    from pgcat_cluster.relay.stock import Pool, Target
 
 
 PRIMARY = marks.PRIMARY
@@ -292,6 +293,11 @@ class Client(Preparer):
             role = ANY if self.reads_wish else STANDBY
         self.role = role
         target = desk.targets[self.shard * ROLES + role]
+        if desk.keeps_positions:
+            narrowed = self._narrow(target)
+            if narrowed is None:
+                return self._fall_behind(desk)
+            target = narrowed
         self.target = target
         server: Server | None = target.take()  # type: ignore[assignment]
         if server is not None:
@@ -303,6 +309,29 @@ class Client(Preparer):
             desk.upcalls += 1
             desk.control.want(self, target)
         return self.server
+
+    def _narrow(self, target: Target) -> Target | None:
+        """Where a read goes that must see what its client wrote; None if no server is known to have that."""
+        self.needs = None
+        if self.role == PRIMARY or len(self.positions) == 0:
+            return target
+        self.needs = self.positions.get(self.shard)
+        return target if self.needs is None else target.narrow(self.needs)
+
+    def _fall_behind(self, desk: Desk) -> Server | None:
+        """Wait until a server has what this read must see."""
+        self.target = desk.behind
+        self.wait_since = desk.clock()
+        desk.behind.enqueue(self)
+        desk.upcalls += 1
+        desk.control.follow(self)
+        return None
+
+    def accepts(self, pool: Pool) -> bool:
+        return self.needs is None or pool.has_replayed(self.needs)
+
+    def turned_away(self) -> None:
+        self.replay()
 
     def _couple(self, desk: Desk, server: Server) -> None:
         assert server.client is None

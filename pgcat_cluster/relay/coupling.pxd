@@ -5,7 +5,10 @@ from pgcat_cluster.relay.desk cimport Desk
 from pgcat_cluster.relay.flows cimport Flow, Statement
 from pgcat_cluster.relay.ledger cimport Ledger
 from pgcat_cluster.relay.links cimport Link
+from pgcat_cluster.relay.positions cimport Position
 from pgcat_cluster.relay.stock cimport Pool, Target, Waiter
+
+cdef int PRIMARY, ENDS, CHANGES
 
 cdef class ClientEnd(Waiter):
     cdef public object receiver
@@ -50,6 +53,9 @@ cdef class ClientEnd(Waiter):
     cdef public bint wishes_end
     cdef public int reads_wish
     cdef public int flags
+    cdef public dict positions
+    cdef public Position needs
+    cdef public bint fell_behind
     cdef public object parameters
     cdef public bint settling
     cdef public bint greeting
@@ -72,6 +78,8 @@ cdef class ClientEnd(Waiter):
     cdef public unsigned long long transactions
     cdef public unsigned long long errors
 
+    @cython.locals(flags=int)
+    cpdef bint may_have_written(self) except? -1
     cpdef repeat(self)
     cpdef confirm(self)
     cpdef bytes in_own_words(self, bytes body)

@@ -26,11 +26,16 @@ from pgcat_cluster.relay.desk import Control, Desk, Errand, Receiver
 from pgcat_cluster.relay.flows import Flow, Statement
 from pgcat_cluster.relay.ledger import Ledger, Owed
 from pgcat_cluster.relay.links import Link, Reactor
+from pgcat_cluster.relay.positions import Position
 from pgcat_cluster.relay.stock import Pool, Target, Waiter
 
 if TYPE_CHECKING:
     from pgcat_cluster.relay.client import Client
     from pgcat_cluster.relay.server import Server
+
+PRIMARY = marks.PRIMARY
+ENDS = marks.ENDS
+CHANGES = marks.WRITES | marks.DOUBTS
 
 
 class ClientEnd(Waiter):
@@ -42,13 +47,13 @@ class ClientEnd(Waiter):
 
     __slots__ = (
         "answered", "attempts", "awaiting", "copy_ahead", "copy_doubt", "copy_synced", "copy_syncs",
-        "copying", "cork", "coupled_at", "decided", "desk", "detail", "errors", "executed", "failed", "flags",
-        "flow", "greeting", "has_shapes", "is_glued", "is_simple", "is_starting", "lingering",
-        "longest_wait_s", "names", "overlay", "parameters", "pinned", "planned", "pool", "primary_only",
-        "probed", "probing", "queries", "reads_wish", "ready_at", "receiver", "refused", "request", "request_at",
-        "retry", "role", "role_wish", "server", "settling", "shard", "shard_wish", "shuns_replicas",
-        "skipping", "spelled", "statements", "status", "streaming", "survey_end", "survey_reads", "surveyed",
-        "target", "transactions", "unnamed", "unsynced", "wait_since", "wishes_end",
+        "copying", "cork", "coupled_at", "decided", "desk", "detail", "errors", "executed", "failed",
+        "fell_behind", "flags", "flow", "greeting", "has_shapes", "is_glued", "is_simple", "is_starting",
+        "lingering", "longest_wait_s", "names", "needs", "overlay", "parameters", "pinned", "planned", "pool",
+        "positions", "primary_only", "probed", "probing", "queries", "reads_wish", "ready_at", "receiver", "refused",
+        "request", "request_at", "retry", "role", "role_wish", "server", "settling", "shard", "shard_wish",
+        "shuns_replicas", "skipping", "spelled", "statements", "status", "streaming", "survey_end",
+        "survey_reads", "surveyed", "target", "transactions", "unnamed", "unsynced", "wait_since", "wishes_end",
     )  # fmt: skip
 
     def __init__(self, sock: socket, reactor: Reactor, scratch: bytearray, receiver: Receiver) -> None:
@@ -100,6 +105,10 @@ class ClientEnd(Waiter):
         self.role_wish = -1
         self.reads_wish = -1
         self.wishes_end = False
+        # What it wrote lies before these, by shard; and what the request in progress must see.
+        self.positions: dict[int, Position] = {}
+        self.needs: Position | None = None
+        self.fell_behind = False
         self.flags = 0
         self.parameters: object = None
         self.settling = False
@@ -123,6 +132,15 @@ class ClientEnd(Waiter):
         self.queries = 0
         self.transactions = 0
         self.errors = 0
+
+    def may_have_written(self) -> bool:
+        """Whether what it did with its server, the primary, may have changed data.
+
+        A transaction that was opened there may have; one that is there since no replica was current only reads,
+        as far as its statements say.
+        """
+        flags = self.flags
+        return flags & CHANGES != 0 or (flags & ENDS != 0 and self.role == PRIMARY and not self.fell_behind)
 
     def repeat(self) -> None:
         """Ask again, elsewhere: not one byte of an answer has reached the client, and the request only reads."""

@@ -1,8 +1,9 @@
 cimport cython
 
 from pgcat_cluster.relay.flows cimport Flow, FlowTable, Statements
+from pgcat_cluster.relay.links cimport Link
 from pgcat_cluster.relay.shapes cimport Scanner
-from pgcat_cluster.relay.stock cimport Gate
+from pgcat_cluster.relay.stock cimport Gate, Pool
 
 cdef class Desk(Gate):
     cdef public object control
@@ -32,5 +33,6 @@ cdef class Desk(Gate):
     cdef public unsigned long long server_bytes_sent
     cdef public dict errors
 
+    cpdef ask(self, Pool pool, Link server)
     cpdef let_go(self, server)
     cpdef forget(self)

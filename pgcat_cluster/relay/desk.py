@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from pgcat_cluster.relay import marks
 from pgcat_cluster.relay.flows import Flow, FlowTable, Statement, Statements
+from pgcat_cluster.relay.links import Link
 from pgcat_cluster.relay.shapes import Scanner
 from pgcat_cluster.relay.stock import Gate, Pool, Target
 
@@ -64,6 +65,12 @@ class Control(Protocol):
 
     def settle(self, client: Client, server: Server) -> None:
         """A transaction that may have left something is over; ends with `release` or `stay`."""
+
+    def ask(self, pool: Pool, server: Link) -> None:
+        """A link is free and clean, and its pool asks something of the server."""
+
+    def follow(self, client: Client) -> None:
+        """A client waits behind: no server of its target is known to have what it must see."""
 
     def want(self, client: Client, target: Target) -> None:
         """A client waits, and a pool of its target may grow."""
@@ -163,6 +170,9 @@ class Desk(Gate):
         self.server_bytes_received = 0
         self.server_bytes_sent = 0
         self.errors: dict[bytes, int] = {}
+
+    def ask(self, pool: Pool, server: Link) -> None:
+        self.control.ask(pool, server)
 
     def let_go(self, server: Server) -> None:
         """A link has ended: what it did stays counted."""

@@ -28,6 +28,7 @@ WRITES: Final = 256  # has effects that a repetition would have twice
 LOADS: Final = 512  # loads a library: nothing unloads it but the end of the server link
 COMMAND: Final = 1024  # ours to answer: no server sees it
 WATCHED: Final = 2048  # somebody wants to be told of each execution
+DOUBTS: Final = 4096  # may change data, for all that is known
 
 # Names of prepared statements on server links. A client's own name never reaches a server under this prefix.
 SERVER_NAME_PREFIX: Final = b"_pgcat_"

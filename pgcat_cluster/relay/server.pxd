@@ -10,7 +10,7 @@ from pgcat_cluster.relay.links cimport Link
 from pgcat_cluster.relay.stock cimport Pool
 
 cdef Py_ssize_t CALL_BYTES_MAX
-cdef int FORGETS, LEAVES, UNPINS, ASKS
+cdef int DOUBTS, FORGETS, LEAVES, UNPINS, ASKS
 
 cdef class Server(ServerEnd):
     @cython.locals(p="unsigned char *", position=Py_ssize_t, run=Py_ssize_t, count=Py_ssize_t, kind=int, length=Py_ssize_t, stop=Py_ssize_t, client=ClientEnd, renamed=bytearray, sqlstate=bytes, is_swallowed=bint, is_own=bint, names_ours=bint, is_fatal=bint, is_refused=bint, is_ending=bint)
@@ -22,6 +22,7 @@ cdef class Server(ServerEnd):
     cdef _deliver(self, bytearray buffer, Py_ssize_t start, Py_ssize_t end)
     @cython.locals(ledger=Ledger, owed=Owed, desk=Desk, next_kind=int, now=double, is_early=bint)
     cdef _ready(self, ClientEnd client, int status)
+    @cython.locals(asks=bint)
     cpdef over(self, Desk desk, ClientEnd client)
     @cython.locals(client=ClientEnd)
     cpdef release(self)

@@ -19,6 +19,7 @@ CALL_BYTES_MAX = 1048576
 FORGETS = marks.FORGETS
 LEAVES = marks.LEAVES
 UNPINS = marks.UNPINS
+DOUBTS = marks.DOUBTS
 ASKS = marks.LEAVES | marks.UNCLEAN | marks.FORGETS
 
 _first = itemgetter(0)
@@ -246,6 +247,9 @@ class Server(ServerEnd):
             client.transactions += 1
             self.transactions += 1
             self.transaction_s += now - client.coupled_at
+            if client.attempts > 0:
+                # What a standby refused changes data, whatever it looks like.
+                client.flags |= DOUBTS
             client.attempts = 0
             client.primary_only = False
             if client.wishes_end:
@@ -260,9 +264,13 @@ class Server(ServerEnd):
 
     def over(self, desk: Desk, client: Client) -> None:
         """A transaction is over: the server goes back, if nothing of the client is left on it."""
-        if not (client.flags & ASKS or client.pinned or desk.is_session_mode):
+        asks = client.flags & ASKS != 0
+        if desk.keeps_positions:
+            asks = asks or (self.pool.leads and client.may_have_written())
+            client.fell_behind = False
+        if not (asks or client.pinned or desk.is_session_mode):
             self.release()
-        elif client.flags & (ASKS | UNPINS) and not desk.is_session_mode:
+        elif (asks or client.flags & UNPINS) and not desk.is_session_mode:
             client.settling = True
             desk.upcalls += 1
             self.control.settle(client, self)

@@ -1,6 +1,7 @@
 cimport cython
 
 from pgcat_cluster.relay.links cimport Link
+from pgcat_cluster.relay.positions cimport Position
 
 cdef int _LEAST
 
@@ -9,6 +10,8 @@ cdef class Waiter(Link):
     cdef public unsigned long long ticket
 
     cpdef granted(self, Link server)
+    cpdef bint accepts(self, Pool pool) except? -1
+    cpdef turned_away(self)
 
 cdef class Pool:
     cdef public Gate gate
@@ -25,7 +28,12 @@ cdef class Pool:
     cdef public dict errors
     cdef public bint may_open
     cdef public bint leads
+    cdef public bint asks
+    cdef public long long timeline
+    cdef public long long replayed
+    cdef public Target alone
 
+    cpdef bint has_replayed(self, Position position) except? -1
     cpdef Py_ssize_t busy(self) except? -1
     cpdef bint may_grow(self) except? -1
     @cython.locals(idle=list, server=Link)
@@ -55,6 +63,8 @@ cdef class Target:
     cpdef leave(self, Waiter waiter)
     @cython.locals(pools=list, pool=Pool, other=Pool, count=Py_ssize_t, server=Link)
     cpdef Link take(self)
+    @cython.locals(best=Pool, pool=Pool, is_any=bint)
+    cpdef Target narrow(self, Position position)
     @cython.locals(left=Py_ssize_t, pool=Pool)
     cpdef Pool drawn(self)
     @cython.locals(best=Pool, pool=Pool)
@@ -72,7 +82,10 @@ cdef class Gate:
     cdef public Py_ssize_t shards
     cdef public Py_ssize_t waiting
     cdef public list targets
+    cdef public bint keeps_positions
+    cdef public Target behind
 
+    cpdef ask(self, Pool pool, Link server)
     cpdef unsigned long long next_ticket(self) except? 0
     @cython.locals(x="unsigned long long")
     cpdef unsigned long long draw(self) except? 0

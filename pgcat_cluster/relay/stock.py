@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from pgcat_cluster.relay import marks
 from pgcat_cluster.relay.links import Link
+from pgcat_cluster.relay.positions import Position
 
 _LEAST = marks.BALANCE_LEAST
 
@@ -28,17 +29,29 @@ class Waiter(Link):
         """A server is yours; called only while `waiting`."""
         raise NotImplementedError
 
+    def accepts(self, pool: Pool) -> bool:
+        """Whether a server of this pool would do; asked when it has left the queue for one."""
+        return True
+
+    def turned_away(self) -> None:
+        """It waits no longer, where it waited, and has to look for a server anew."""
+        raise NotImplementedError
+
 
 class Pool:
     """The links of one (database, user, server). `busy` of the `opened` links are in use, `opening` are not yet there.
 
     `key` names the server, which is the primary if it `leads`; `detail` belongs to the session. `generation` goes
     up when all links that exist must be closed at their next check-in.
+
+    The server has replayed the log up to `replayed`, or written as much if it leads; both are known of its
+    `timeline`, and 0 is unknown. Clients that can only be served here wait in `alone`. While the session `asks`
+    something of the server, the next link that is free is for the question.
     """
 
     __slots__ = (
-        "assigned", "detail", "errors", "gate", "generation", "idle", "key", "leads", "limit", "may_open",
-        "opened", "opening", "targets", "weight",
+        "alone", "asks", "assigned", "detail", "errors", "gate", "generation", "idle", "key", "leads", "limit",
+        "may_open", "opened", "opening", "replayed", "targets", "timeline", "weight",
     )  # fmt: skip
 
     def __init__(self, gate: Gate, key: str, limit: int, weight: int, detail: object) -> None:
@@ -56,6 +69,16 @@ class Pool:
         self.errors: dict[bytes, int] = {}
         self.may_open = True
         self.leads = False
+        self.asks = False
+        self.timeline = 0
+        self.replayed = 0
+        self.alone: Target | None = None
+
+    def has_replayed(self, position: Position) -> bool:
+        """Whether a read here sees what lies before a position; a primary has all of its timeline."""
+        if self.leads:
+            return self.timeline >= position.timeline
+        return self.timeline == position.timeline and self.replayed >= position.lsn
 
     def busy(self) -> int:
         return self.opened - len(self.idle)
@@ -75,6 +98,10 @@ class Pool:
 
     def checkin(self, server: Link) -> None:
         """A link is free and clean: the first waiter it fits gets it, else it rests."""
+        if self.asks and not self.gate.paused:
+            self.asks = False
+            self.gate.ask(self, server)
+            return
         if self.gate.waiting > 0:
             for target in self.targets:
                 if target.waiting > 0 and not self.gate.paused:
@@ -86,19 +113,25 @@ class Pool:
         self.idle.append(server)
 
     def next_waiter(self) -> Waiter | None:
-        """Take the waiter with the oldest ticket among the heads of the targets this pool serves."""
-        best: Target | None = None
-        oldest = 0
-        for target in self.targets:
-            head = target.head()
-            if head is not None and (best is None or head.ticket < oldest):
-                best = target
-                oldest = head.ticket
-        if best is None:
-            return None
-        waiter = best.waiters.popleft()[1]
-        best.leave(waiter)
-        return waiter
+        """Take the waiter with the oldest ticket among the heads of the targets this pool serves.
+
+        Who accepts none of this pool looks elsewhere.
+        """
+        while True:
+            best: Target | None = None
+            oldest = 0
+            for target in self.targets:
+                head = target.head()
+                if head is not None and (best is None or head.ticket < oldest):
+                    best = target
+                    oldest = head.ticket
+            if best is None:
+                return None
+            waiter = best.waiters.popleft()[1]
+            best.leave(waiter)
+            if not self.gate.keeps_positions or waiter.accepts(self):
+                return waiter
+            waiter.turned_away()
 
 
 class Target:
@@ -201,6 +234,19 @@ class Target:
                 return server
         return None
 
+    def narrow(self, position: Position) -> Target | None:
+        """Where who must see a position may go: here, to one pool alone, or nowhere yet."""
+        best: Pool | None = None
+        is_any = True
+        for pool in self.pools:
+            if not pool.has_replayed(position):
+                is_any = False
+            elif best is None or pool.busy() * best.weight < best.busy() * pool.weight:
+                best = pool
+        if is_any:
+            return self
+        return None if best is None else best.alone
+
     def drawn(self) -> Pool:
         left = self.gate.draw() % self.weight if self.weight > 0 else 0
         for pool in self.pools:
@@ -228,12 +274,13 @@ class Gate:
     """What all clients of one (database, user) share: the targets, how many wait for them and in which order, pause.
 
     The target of a role in a shard is `targets[shard * ROLES + role]`; there is at least one shard.
-    `grow` is called with a pool that has no idle link for a client and may have more.
+    `grow` is called with a pool that has no idle link for a client and may have more. If it `keeps_positions`, reads
+    go where what their client wrote has been replayed; who finds no such place waits `behind`.
     """
 
     __slots__ = (
-        "balancing", "detail", "grow", "paused", "random", "shards", "targets", "tickets",
-        "waiting",
+        "balancing", "behind", "detail", "grow", "keeps_positions", "paused", "random", "shards", "targets",
+        "tickets", "waiting",
     )  # fmt: skip
 
     def __init__(
@@ -248,6 +295,12 @@ class Gate:
         self.waiting = 0
         self.shards = shards
         self.targets = [Target(self, role, shard) for shard in range(shards) for role in range(marks.ROLES)]
+        self.keeps_positions = False
+        self.behind = Target(self, marks.REPLICA)
+
+    def ask(self, pool: Pool, server: Link) -> None:
+        """A free link of a pool that asks something; it comes back when that is answered."""
+        raise NotImplementedError
 
     def next_ticket(self) -> int:
         self.tickets += 1

@@ -107,15 +107,20 @@ class Source:
 
     __slots__ = (
         "account",
+        "asked",
+        "asked_at",
         "bytes_received",
         "bytes_sent",
         "failures",
         "key",
         "last_error",
+        "led",
+        "linked_at",
         "queries",
         "query_s",
         "retry_at",
         "shard",
+        "started_at",
         "transaction_s",
         "transactions",
         "wait_s",
@@ -128,6 +133,13 @@ class Source:
         self.failures = 0
         self.last_error = ""
         self.retry_at = 0.0
+        # What consistency goes by: when the server began as a probe knows, if it led, when its newest link was
+        # opened, when it was asked last how far it is, and over which link, until that has answered.
+        self.started_at = ""
+        self.led = False
+        self.linked_at = 0.0
+        self.asked_at = 0.0
+        self.asked: Server | None = None
         self.bytes_received = 0
         self.bytes_sent = 0
         self.transactions = 0
@@ -180,6 +192,8 @@ class Account:
         # When links in use, and all of them, were last looked at; see `relay.links.Link.poke`.
         self.looked_at = 0.0
         self.swept_at = 0.0
+        # Somebody is about to look again for who waits behind.
+        self.is_followed = False
         # Waiters of a pause begin to count when it ends.
         self.resumed_at = 0.0
         # What a client's own login proved, for users whose password only the servers know.

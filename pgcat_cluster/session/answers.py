@@ -9,6 +9,7 @@ from pgcat_cluster.relay import marks
 from pgcat_cluster.relay.client import Client
 from pgcat_cluster.relay.flows import Flow
 from pgcat_cluster.session.account import Account, Source, Visitor
+from pgcat_cluster.session.consistency import token_of, wait_for
 from pgcat_cluster.session.explaining import COLUMN, Circumstances, explain
 from pgcat_cluster.session.parameters import Parameters
 from pgcat_cluster.session.replies import Column, CommandAnswer, Warned
@@ -94,7 +95,7 @@ def _show(client: Client, command: Command) -> CommandAnswer:
         reads = _reads_by_default(visitor.account) if wishes.reads is None else wishes.reads
         value = "on" if reads else "off"
     else:
-        raise _not_here(name)
+        value = token_of(client)
     return CommandAnswer(
         tag="SHOW" if command.is_parameter else "SELECT 1", columns=columns_of(command), rows=((value,),)
     )
@@ -103,7 +104,9 @@ def _show(client: Client, command: Command) -> CommandAnswer:
 def _set(client: Client, command: Command) -> CommandAnswer:
     check_settable(command.name)
     if command.name == WAIT_FOR:
-        raise _not_here(WAIT_FOR)
+        if command.value is not None:
+            wait_for(client, command.value)
+        return CommandAnswer(tag=command.verb.name)
     if command.name == "sharding_key" and command.value is not None:
         _check_key_is_plain(client, command)
     visitor = _visitor(client)
@@ -223,10 +226,6 @@ def _role_shown(client: Client, wishes: Wishes) -> str:
 
 def _reads_by_default(account: Account) -> bool:
     return account.settings.reads_on_primary == "always" or account.settings.reads == "primary"
-
-
-def _not_here(name: str) -> Unsupported:
-    return Unsupported(f'parameter "{PREFIX}{name}" means nothing for this pool')
 
 
 def _visitor(client: Client) -> Visitor:

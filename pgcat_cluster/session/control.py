@@ -7,6 +7,7 @@ an argument of the constructor.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 from pgcat_cluster.agreement.cancels import Answer, CancelKeys
@@ -28,10 +29,12 @@ from pgcat_cluster.relay import marks
 from pgcat_cluster.relay.client import Client
 from pgcat_cluster.relay.desk import Desk
 from pgcat_cluster.relay.flows import Flow
+from pgcat_cluster.relay.links import Link
 from pgcat_cluster.relay.server import Server
 from pgcat_cluster.relay.stock import Pool, Target
 from pgcat_cluster.session.account import Account, Backend, ShardPlace, Source, Visitor
 from pgcat_cluster.session.answers import answer, foretold, ground_of
+from pgcat_cluster.session.consistency import Consistency, wait_for
 from pgcat_cluster.session.decisions import ALL_OURS, ANY_PARAMETER, UNKNOWN, decide
 from pgcat_cluster.session.parameters import (
     Catalogue,
@@ -42,8 +45,10 @@ from pgcat_cluster.session.parameters import (
     shuns_replicas,
     state_query,
 )
+from pgcat_cluster.session.positions import POSITION_QUERY
+from pgcat_cluster.session.questions import Question, Rows
 from pgcat_cluster.session.replies import CommandAnswer, description, execution_frames, simple_frames
-from pgcat_cluster.session.wishes import for_servers, wishes_of, wishes_of_pool
+from pgcat_cluster.session.wishes import WAIT_FOR, for_servers, short_name, wishes_of, wishes_of_pool
 from pgcat_cluster.topology.view import NOT_SEEN
 from pgcat_cluster.wire import messages
 
@@ -59,6 +64,8 @@ ABANDONED_S = 5.0
 PREWARM_S = 5.0
 # A statement whose text is not kept can be prepared nowhere else.
 LONG_STATEMENT = "long statement"
+# After these the server is asked what is left of the client.
+_LEAVES = marks.LEAVES | marks.UNCLEAN | marks.FORGETS | marks.UNPINS
 LOOK_S = 0.5
 SWEEP_S = 10.0
 
@@ -81,6 +88,9 @@ class Effects(Protocol):
     def prewarming_failed(self, pool: Pool, query: str, reason: str) -> None:
         """Let operators know that a query which was to warm a new link has failed."""
 
+    def call_later(self, delay_s: float, call: Callable[[], None]) -> None:
+        """Call back once, when so much time has passed."""
+
 
 class Control:
     """One for all accounts of a node."""
@@ -91,6 +101,9 @@ class Control:
         self.catalogue = Catalogue()
         self.keys = keys
         self.is_draining = False
+        self.consistency = Consistency(
+            clock=clock, call_later=effects.call_later, grow=self.grow_for, refuse=self._refuse
+        )
 
     # -- accounts ------------------------------------------------------------------------------------------
 
@@ -122,6 +135,7 @@ class Control:
             if target.pools != served or target.weight != sum(pool.weight for pool in served):
                 target.serve_by(list(served))
             self._serve(account, target)
+        self.consistency.place(account, shard)
 
     def _targets(self, account: Account, shard: ShardPlace) -> list[Target]:
         """The targets of one shard, in order of their roles."""
@@ -201,6 +215,7 @@ class Control:
         server.start()
         if account.is_removed or pool.gate.paused:
             server.is_retired = True
+        self.consistency.linked(pool)
         if not self._prewarm(account, server, backend):
             server.clean()
         for target in pool.targets:
@@ -418,7 +433,7 @@ class Control:
     def refused(self, client: Client, flow: Flow | None) -> None:
         if flow is not None and flow.flags & marks.READS:
             flow.role = marks.PRIMARY
-            flow.flags &= ~marks.READS
+            flow.flags = flow.flags & ~marks.READS | marks.WRITES
             flow.reason = "a standby refused it"
 
     def want(self, client: Client, target: Target) -> None:
@@ -426,6 +441,15 @@ class Control:
         if target.gate.paused:
             return
         self._serve(account, target)
+
+    def follow(self, client: Client) -> None:
+        self.consistency.follow(client)
+
+    def ask(self, pool: Pool, server: Link) -> None:
+        assert isinstance(server, Server)
+        server.resting = False
+        self.consistency.ask(pool, server)
+        server.flush()
 
     # -- upcalls: parameters and pins ----------------------------------------------------------------------
 
@@ -436,11 +460,11 @@ class Control:
         query = align_query(have, want) if have is not want else b""
         server.parameters = want
         if query:
-            server.order(query, _Alignment(self, client))
+            server.order(query, Question(partial(self.aligned, client)))
         elif client.greeting:
             self._greet(client, server)
 
-    def aligned(self, client: Client, server: Server, error: bytes | None) -> None:
+    def aligned(self, client: Client, server: Server, _: Rows, error: bytes | None) -> None:
         """The client's parameters are in force on the server, or one of them was refused."""
         if error is not None:
             server.is_retired = True
@@ -505,6 +529,9 @@ class Control:
         wishes = wishes_of_pool(account.settings, ground)
         visitor.wishes_at_start = visitor.wishes = wishes_of(values, wishes, ground)
         visitor.wish(client, visitor.wishes)
+        for name, value in values.items():
+            if short_name(name) == WAIT_FOR:
+                wait_for(client, value)
 
     def reported(self, client: Client | None, server: Server, body: bytes) -> None:
         backend = server.detail
@@ -524,21 +551,37 @@ class Control:
             # Any question would drop it: what else is left is asked when it is gone.
             self._pin(account, client, visitor, tuple(dict.fromkeys((*visitor.pins, LONG_STATEMENT))))
             return
-        names = client.names or set()
-        if ALL_OURS in names:
-            names.discard(ALL_OURS)
-            visitor.wishes = visitor.wishes_at_start
-            visitor.wish(client, visitor.wishes)
-        is_named = bool(client.spelled) or any(
-            not statement.is_kept for statement in client.statements.values()
-        )
-        query = state_query(account.settings.login.user, sorted(names - {ANY_PARAMETER}), is_spelled=is_named)
-        server.order(query, _Settlement(self, client))
+        leaves = client.flags & _LEAVES
+        if _desk(account).keeps_positions and server.pool.leads and client.may_have_written():
+            server.order(POSITION_QUERY, Question(partial(self._wrote, client, not leaves)))
+        if leaves:
+            names = client.names or set()
+            if ALL_OURS in names:
+                names.discard(ALL_OURS)
+                visitor.wishes = visitor.wishes_at_start
+                visitor.wish(client, visitor.wishes)
+            is_named = bool(client.spelled) or any(
+                not statement.is_kept for statement in client.statements.values()
+            )
+            login = account.settings.login.user
+            query = state_query(login, sorted(names - {ANY_PARAMETER}), is_spelled=is_named)
+            server.order(query, Question(partial(self.settled, client)))
         server.flush()
 
-    def settled(
-        self, client: Client, server: Server, rows: list[list[bytes | None]], error: bytes | None
-    ) -> None:
+    def _wrote(self, client: Client, is_all: bool, server: Server, rows: Rows, error: bytes | None) -> None:
+        """The server has said where its log ends."""
+        if server.client is not client:
+            return
+        self.consistency.wrote(client, server, rows, error)
+        if not is_all:
+            return
+        client.flags &= ~(marks.WRITES | marks.DOUBTS | marks.ENDS)
+        if client.pinned:
+            client.stay()
+        else:
+            server.release()
+
+    def settled(self, client: Client, server: Server, rows: Rows, error: bytes | None) -> None:
         """The server has said what is left of the client on it."""
         if server.client is not client:
             return
@@ -657,7 +700,7 @@ class Control:
         desk = _desk(account)
         settings = account.settings
         if desk.waiting > 0:
-            for target in desk.targets:
+            for target in (*desk.targets, *self.consistency.targets(account)):
                 self._expire_waiters(account, target, now)
                 self._serve(account, target)
         self._look_around(account, now)
@@ -761,22 +804,6 @@ class Control:
             self.dismiss(client, IdleSession())
 
 
-class _Alignment:
-    """Waits for the parameters of a client to be in force."""
-
-    def __init__(self, control: Control, client: Client) -> None:
-        self.control = control
-        self.client = client
-        self.error: bytes | None = None
-
-    def take(self, kind: int, body: bytes) -> None:
-        if kind != _ROW:
-            self.error = body
-
-    def done(self, server: Server) -> None:
-        self.control.aligned(self.client, server, self.error)
-
-
 class _Prewarming:
     """Waits for one of the queries that warm a new link."""
 
@@ -799,25 +826,6 @@ class _Prewarming:
         if self.error is not None:
             reason = messages.fields_of_error(self.error).get("M", "")
             self.control.effects.prewarming_failed(server.pool, self.query, reason)
-
-
-class _Settlement:
-    """Waits for what a server says is left of a client."""
-
-    def __init__(self, control: Control, client: Client) -> None:
-        self.control = control
-        self.client = client
-        self.rows: list[list[bytes | None]] = []
-        self.error: bytes | None = None
-
-    def take(self, kind: int, body: bytes) -> None:
-        if kind == _ROW:
-            self.rows.append(messages.parse_data_row(body))
-        else:
-            self.error = body
-
-    def done(self, server: Server) -> None:
-        self.control.settled(self.client, server, self.rows, self.error)
 
 
 def _warming(account: Account, pool: Pool) -> int:

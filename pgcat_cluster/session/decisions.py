@@ -102,6 +102,8 @@ def flow_of(analysis: Analysis, reads: Reads, mentioned: tuple[str, ...] = ()) -
         flags |= marks.ENDS
     if effects & _LEAVES:
         flags |= marks.LEAVES
+    if analysis.calls_unknown or Effect.WRITES in effects:
+        flags |= marks.DOUBTS
     if runs_code(analysis):
         flags |= marks.UNCLEAN
     if effects & _UNPINS:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from .functions import FUNCTIONS, PARAMETER_OF
 from .statement import TRANSACTION_LOCAL, Analysis, Effect, TransactionVerb
-from .volatility import FunctionRules
+from .volatility import FunctionRules, may_be_built_in
 
 READS = "reads"
 EMPTY = "empty"
@@ -35,6 +35,7 @@ class Findings:
     shown: str | None = None
     needs_text: bool = False
     by_catalog: bool = False
+    calls_unknown: bool = False
 
     def refuse(self, reason: str, *effects: Effect) -> None:
         """No read, for this reason, and with these effects."""
@@ -59,7 +60,11 @@ class Findings:
         names, rules = {name, qualified_name}, self.rules
         if names & rules.writing:
             self.refuse("calls a function listed as writing", Effect.WRITES)
-        elif rules.catalog is not None and not names & rules.reading:
+        elif names & rules.reading:
+            return
+        elif rules.catalog is None:
+            self.calls_unknown |= not may_be_built_in(name, qualified_name)
+        else:
             self.by_catalog = True
             objection = rules.catalog.objection(name, qualified_name)
             if objection is not None:
@@ -104,6 +109,7 @@ class Findings:
             show=self.shown if alone else None,
             needs_text=self.needs_text,
             by_catalog=self.by_catalog,
+            calls_unknown=self.calls_unknown,
         )
 
 

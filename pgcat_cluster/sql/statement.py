@@ -80,3 +80,5 @@ class Analysis:
     """A constant matters: ask again with the original text each time; do not remember."""
     by_catalog: bool = False
     """It calls functions that were judged by what a server says of them: judge again when that changes."""
+    calls_unknown: bool = False
+    """It calls functions that nobody knows anything of: they count as reads, and may write all the same."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from .builtin_functions import VOLATILITY
@@ -24,6 +24,11 @@ WHERE f.oid >= 16384 GROUP BY 1, 2
 """
 
 
+def may_be_built_in(name: str, qualified_name: str) -> bool:
+    """Whether a function of PostgreSQL's own answers to this name."""
+    return qualified_name in (name, f"pg_catalog.{name}") and name in VOLATILITY
+
+
 @dataclass(frozen=True, slots=True)
 class FunctionCatalog:
     """Which functions a server has beside PostgreSQL's own, by name; the worst of those that share one.
@@ -40,8 +45,7 @@ class FunctionCatalog:
         is_volatile = self.is_volatile.get(qualified_name)
         if is_volatile:
             return f"calls a volatile function {name}()"
-        is_own = qualified_name in (name, f"pg_catalog.{name}") and name in VOLATILITY
-        if is_volatile is None and not is_own:
+        if is_volatile is None and not may_be_built_in(name, qualified_name):
             return f"calls a function {name}() of unknown volatility"
         return None
 
@@ -55,6 +59,19 @@ def read_catalog(rows: Iterable[tuple[str, str, bool]]) -> FunctionCatalog:
     for schema, name, is_volatile in rows:
         for key in (name.lower(), f"{schema}.{name}".lower()):
             names[key] = names.get(key, False) or is_volatile
+    return FunctionCatalog(is_volatile=names)
+
+
+def merged(catalogs: Sequence[FunctionCatalog]) -> FunctionCatalog:
+    """The worst of several: known when all of them are."""
+    if len(catalogs) == 1:
+        return catalogs[0]
+    if not all(catalog.is_known for catalog in catalogs):
+        return UNKNOWN
+    names: dict[str, bool] = {}
+    for catalog in catalogs:
+        for name, is_volatile in catalog.is_volatile.items():
+            names[name] = names.get(name, False) or is_volatile
     return FunctionCatalog(is_volatile=names)
 
 

@@ -261,6 +261,7 @@ def _explain(body: Node, findings: Findings) -> None:
     planned = Findings(rules=findings.rules)
     judge(query, planned)
     findings.by_catalog |= planned.by_catalog
+    findings.calls_unknown |= planned.calls_unknown
     if planned.reason is not None:
         # Only planned: of all its effects none happens, but EXECUTE must find its statement.
         findings.prepared_name = planned.prepared_name

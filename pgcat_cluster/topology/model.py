@@ -12,6 +12,7 @@ from pgcat_cluster.topology.settings import (
     SIZE_DEFAULT,
     AuthMethod,
     Balancing,
+    Consistency,
     DefaultRole,
     Fleet,
     Leadership,
@@ -172,6 +173,8 @@ class PoolSettings(Value, frozen=True, kw_only=True):
     reads: Reads = "replicas"
     reads_on_primary: ReadsOnPrimary = "when_no_replica"
     balancing: Balancing = "random"
+    consistency: Consistency = "none"
+    consistency_wait_s: float = 0.2
     writing_functions: tuple[str, ...] = ()
     prepared_statements_max: int = 500
     parameters: Mapping[str, str] = MappingProxyType({})

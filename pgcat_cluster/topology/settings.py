@@ -108,6 +108,7 @@ Reads = Literal["replicas", "primary"]
 ReadsOnPrimary = Literal["never", "when_no_replica", "always"]
 DefaultRole = Literal["auto", "primary", "replica", "any"]
 Balancing = Literal["random", "least_connections"]
+Consistency = Literal["none", "session"]
 AuthMethod = Literal["scram-sha-256", "md5", "trust"]
 ShardMapKind = Literal["hash", "pg_bigint_hash", "sha1", "modulo", "list", "range"]
 Otherwise = Literal["refuse", "default_shard"]
@@ -488,6 +489,8 @@ class PoolOptions(Document, frozen=True, kw_only=True):
     reads: Reads | None = None
     reads_on_primary: ReadsOnPrimary | None = None
     balancing: Balancing | None = None
+    consistency: Consistency | None = None
+    consistency_wait_s: Duration | None = None
     writing_functions: list[Text] | None = None
     prepared_statements_max: Count | None = None
     parameters: dict[ParameterName, str] | None = None

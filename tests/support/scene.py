@@ -128,6 +128,8 @@ class Scene:
     ) -> None:
         self.now = 1000.0
         self.calls: list[str] = []
+        # When what was asked for is due, and what it is.
+        self.timers: list[tuple[float, Callable[[], None]]] = []
         self.reactor = Reactor()
         self.scratch = bytearray(65536)
         self.clients: dict[str, Client] = {}
@@ -174,6 +176,7 @@ class Scene:
             for name, key in keys.items()
         }
         self.place.pools = {key: self.pools[name] for name, key in keys.items()}
+        self.desk.keeps_positions = self.settings.consistency == "session"
         self.control.place(self.account, self.place)
 
     def close(self) -> None:
@@ -273,6 +276,10 @@ class Scene:
 
     def wait(self, span_s: float) -> None:
         self.now += span_s
+        due = [call for at, call in self.timers if at <= self.now]
+        self.timers = [(at, call) for at, call in self.timers if at > self.now]
+        for call in due:
+            call()
         self.control.tick(self.account)
         self.settle()
 
@@ -352,7 +359,7 @@ class Scene:
         assert len(self.control.keys) == len([client for client in self.account.clients if _has_key(client)])
 
     def targets(self) -> Iterator[Target]:
-        yield from self.desk.targets
+        yield from (*self.desk.targets, self.desk.behind, *self.control.consistency.targets(self.account))
 
     # -- House and Effects ---------------------------------------------------------------------------------
 
@@ -395,6 +402,9 @@ class Scene:
 
     def cancel_server(self, server: Server) -> None:
         self.calls.append(f"cancel {self.name_of(server)}")
+
+    def call_later(self, delay_s: float, call: Callable[[], None]) -> None:
+        self.timers.append((self.now + delay_s, call))
 
     def link_lost(self, account: Account, pool: Pool, reason: str) -> None:
         self.calls.append(f"tell of {pool.key}: {reason}")

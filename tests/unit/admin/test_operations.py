@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -173,6 +173,9 @@ class House:
 
     def cancel_server(self, server: Server) -> None:
         self.asked.append("cancel")
+
+    def call_later(self, delay_s: float, call: Callable[[], None]) -> None:
+        self.asked.append("later")
 
     def link_lost(self, account: Account, pool: Pool, reason: str) -> None:
         self.asked.append("lost")

@@ -98,8 +98,8 @@ def test_a_session_that_is_bound_stays_in_its_shard(scene: Scene) -> None:
         ("set sharding key to abc", "sharding key abc must stand in quotes"),
         ("set sharding key to 'abc'", 'invalid input syntax for type bigint: "abc"'),
         (f"set sharding key to {2**63}", f'value "{2**63}" is out of range for type bigint'),
-        ("set pgcat.wait_for = '0/1'", 'parameter "pgcat.wait_for" means nothing for this pool'),
-        ("show pgcat.consistency_token", 'parameter "pgcat.consistency_token" means nothing for this pool'),
+        ("set pgcat.wait_for = '0/1'", "this pool keeps no positions"),
+        ("show pgcat.consistency_token", "this pool keeps no positions"),
     ],
 )
 def test_refusals(scene: Scene, text: str, message: str) -> None:

@@ -61,7 +61,7 @@ def test_a_refusal_moves_a_read_and_nothing_else(scene: Scene) -> None:
     client = scene.meet("c1")
     read = Flow(1, 1, "")
     scene.control.refused(client, read)
-    assert (read.role, read.flags, read.reason) == (0, 0, "a standby refused it")
+    assert (read.role, read.flags, read.reason) == (0, marks.WRITES, "a standby refused it")
     other = Flow(1, 0, "begins a transaction that only reads")
     scene.control.refused(client, other)
     assert (other.role, other.flags, other.reason) == (1, 0, "begins a transaction that only reads")

@@ -56,7 +56,7 @@ def test_it_still_finds_most_reads() -> None:
     ("text", "expected"),
     [
         ("insert into t values ($1,$2)", {"reason": "writes: insert", "effects": {Effect.WRITES}}),
-        ("select $1::int+$2,f($1,$2)", {"reads_only": True, "reason": "reads"}),
+        ("select $1::int+$2,f($1,$2)", {"reads_only": True, "reason": "reads", "calls_unknown": True}),
         (
             "select set_config('a', $1, true)",
             {

@@ -1,0 +1,3 @@
+cdef class Position:
+    cdef readonly long long timeline
+    cdef readonly long long lsn
