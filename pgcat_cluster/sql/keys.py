@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import enum
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from . import grammar
 from .builtin_functions import VOLATILITY
 from .functions import FUNCTIONS, SET_CONFIG
 from .key_rules import KeyRules, Kind
-from .levels import Queries, Refusal
+from .levels import Refusal
+from .queries import Queries
 from .statement import Effect
 from .terms import Term, Terms
 from .tree import Node, child, names, nodes, number, only, text
@@ -51,17 +52,18 @@ def find_keys(statement: str, rules: KeyRules) -> Keys:
     statements = grammar.parse(statement)
     if statements is None:
         return _nowhere("not understood: does not parse")
-    used = Counter(
-        number(body, "number") for root in statements for kind, body in nodes(root) if kind == "ParamRef"
+    trees = [nodes(root) for root in statements]
+    used = Counter(number(body, "number") for tree in trees for kind, body in tree if kind == "ParamRef")
+    values = Terms(
+        statement.encode(), frozenset(parameter for parameter, times in used.items() if times == 1)
     )
-    alone = frozenset(parameter for parameter, times in used.items() if times == 1)
-    values = Terms(statement.encode(), alone)
     terms: dict[Term, None] = {}
     keys: dict[str, None] = {}
-    for root in statements:
+    for root, tree in zip(statements, trees):
         queries = Queries(rules, values)
         try:
             _judge(*only(root), queries)
+            _weigh(tree, is_keyed=bool(queries.terms))
         except Refusal as refusal:
             return _nowhere(str(refusal))
         terms.update(queries.terms)
@@ -79,7 +81,6 @@ def _judge(kind: str, body: Node, queries: Queries) -> None:
     """Adds the terms of one statement; Refusal if nobody can tell its shard."""
     if kind in _QUERIES:
         queries.statement(kind, body)
-        _weigh({kind: body}, is_keyed=bool(queries.terms))
     elif kind in _WRAPPERS:
         _judge(*only(child(body, "query")), queries)
     elif kind in _SPECIAL:
@@ -88,9 +89,9 @@ def _judge(kind: str, body: Node, queries: Queries) -> None:
         raise Refusal(_REASONS.get(kind, "concerns every shard"))
 
 
-def _weigh(query: Node, *, is_keyed: bool) -> None:
-    """Refusal if a query does what its tables do not tell: a function or a lock has no shard of its own."""
-    for kind, node in nodes(query):
+def _weigh(tree: Iterable[tuple[str, Node]], *, is_keyed: bool) -> None:
+    """Refusal if a statement does what its tables do not tell: a function or a lock has no shard of its own."""
+    for kind, node in tree:
         if kind == "FuncCall":
             path = names(node, "funcname")
             name = path[-1]

@@ -86,7 +86,7 @@ def of_targets(targets: Sequence[Node], scope: Scope, terms: Terms, *, is_nullab
             has_star = True
             ahead += _starred(spelled(fields[:-1]), scope, is_nullable)
             continue
-        pin = _pin(value, scope, terms)
+        pin = pin_of(value, scope, terms)
         if pin is not None and is_nullable:
             pin = Pin(pin.terms, is_nullable=True)
         column = (text(body, "name") or _name_of(value), pin)
@@ -117,7 +117,8 @@ def _pin_of(column: Column | None, is_nullable: bool = False) -> Pin | None:
     return Pin(column.pin.terms, is_nullable or column.is_nullable)
 
 
-def _pin(value: Node, scope: Scope, terms: Terms) -> Pin | None:
+def pin_of(value: Node, scope: Scope, terms: Terms) -> Pin | None:
+    """What an expression is known to be: a constant or parameter, or a column that is bound."""
     fields = children(child(value, "ColumnRef"), "fields")
     if fields:
         return _pin_of(scope.column(spelled(fields)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from .grammar import Tree
 
@@ -47,24 +47,23 @@ def spelled(parts: Iterable[Node]) -> list[str]:
     return [text(child(part, "String"), "sval") or "" for part in parts]
 
 
-def nodes(root: Tree, *, into_queries: bool = True) -> Iterator[tuple[str, Node]]:
+def nodes(root: Tree, *, into_queries: bool = True) -> list[tuple[str, Node]]:
     """Every node below with its kind, without recursion: nesting costs no stack.
 
     With `into_queries` False the nodes of a query that stands below are left out, not the query itself.
     """
+    found: list[tuple[str, Node]] = []
     pending: list[Tree] = [root]
     while pending:
         node = pending.pop()
-        if isinstance(node, list):
+        if type(node) is list:
             pending.extend(reversed(node))
-            continue
-        if not isinstance(node, dict):
-            continue
-        for kind, body in node.items():
-            if isinstance(body, dict):
-                yield kind, body
-                if kind == "SelectStmt" and not into_queries:
-                    continue
-                pending.append(body)
-            elif isinstance(body, list):
-                pending.append(body)
+        elif type(node) is dict:
+            for kind, body in node.items():
+                if type(body) is dict:
+                    found.append((kind, body))
+                    if into_queries or kind != "SelectStmt":
+                        pending.append(body)
+                elif type(body) is list:
+                    pending.append(body)
+    return found

@@ -71,7 +71,9 @@ class Maker:
         kind = self.chance.random()
         if kind < 0.7:
             text = self.query(self.chance.choice((0, 1, 2, 3)), [])
-        elif kind < 0.78:
+        elif kind < 0.74:
+            text = self.merge(2)
+        elif kind < 0.8:
             text = self.insert(2)
         elif kind < 0.9:
             text = self.update(2)
@@ -302,6 +304,20 @@ class Maker:
             change = self.chance.choice(("nothing", "update set amount = excluded.id + 1"))
             text += f" on conflict (customer_id, id) do {change}"
         return text + self.chance.choice(("", " returning *", f" returning {key}"))
+
+    def merge(self, depth: int) -> str:
+        table, alias, target = self._target()
+        key = KEYS[table]
+        source, scope = self.relation(depth, [], [])
+        conditions = self.conditions([target, *scope], 0, [target, *scope], 0.7)
+        text = f"merge into {table} {alias} using {source} on {conditions}"
+        if self._is(0.7):
+            change = self.chance.choice((f"update set country = {self.value()}", "delete", "do nothing"))
+            text += f" when matched then {change}"
+        if self._is(0.6) or " then " not in text:
+            value = self.column(scope, is_key=True) if self._is(0.6) else self.value()
+            text += f" when not matched then insert (country, {key}) values ({self.value()}, {value})"
+        return text
 
     def update(self, depth: int, with_common: bool = True) -> str:
         table, alias, target = self._target()

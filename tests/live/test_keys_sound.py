@@ -59,10 +59,10 @@ def test_one_shard_gives_the_answer_of_the_whole(made_up: Shards) -> None:
 def test_one_shard_gives_the_answer_of_the_whole_however_long_one_looks(
     made_up: Shards, record_property: Callable[[str, object], None]
 ) -> None:
-    seen = hunt(made_up, range(10_000, 130_000))
+    seen = hunt(made_up, range(10_000, 60_000))
     for word in ("run", "rows", "KEYED", "ANYWHERE", "NOWHERE", "several shards"):
         record_property(word, seen[word])
-    assert seen["rows"] > 10_000
+    assert seen["rows"] > 5_000
 
 
 # --- the corpus

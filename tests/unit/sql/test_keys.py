@@ -105,6 +105,7 @@ def test_a_condition_binds(condition: str, found: str) -> None:
         "customer_id = 5 or true",
         "customer_id not in (5)",
         "customer_id = all (array[5])",
+        "customer_id = all (select customer_id from items where customer_id = 5)",
         "customer_id <> any (array[5])",
         "customer_id between 5 and 5",
         "customer_id between $1 and $2",
@@ -235,6 +236,7 @@ def test_a_condition_does_not_bind(condition: str) -> None:
             " i.customer_id = s.k",
             "5",
         ),
+        ("select * from (select 5 as k union select 6) s join orders o on o.customer_id = s.k", "5 6"),
         ("select * from (values (5), (6)) v(k), orders o where o.customer_id = v.k", "5 6"),
         ("select array(select id from orders where customer_id = 5)", "5"),
         (
@@ -315,6 +317,21 @@ def test_a_condition_does_not_bind(condition: str) -> None:
         ),
         ("delete from orders where customer_id = 5 returning id", "5"),
         ("delete from orders o using items i where i.customer_id = 5 and o.customer_id = i.customer_id", "5"),
+        (
+            "merge into orders o using (values (5, 1)) v(k, n) on o.customer_id = v.k and o.id = v.n"
+            " when matched then update set n = 2 when not matched then insert (customer_id, id) values (v.k, v.n)",
+            "5",
+        ),
+        (
+            "merge into orders o using countries c on o.customer_id = 5 and o.country = c.id"
+            " when not matched then insert (id, customer_id) values (c.id, 6)",
+            "5 6 in",
+        ),
+        (
+            "merge into orders o using items i on o.customer_id = i.customer_id and i.customer_id = 5"
+            " when matched then delete",
+            "5",
+        ),
         # Around statements.
         ("explain (analyze) select * from orders where customer_id = 5", "5"),
         ("declare c cursor for select * from orders where customer_id = 5", "5"),
@@ -370,7 +387,14 @@ UNBOUND = "is not bound to a value"
             UNBOUND,
         ),
         ("select * from s1.orders, s2.orders where orders.customer_id = 5", UNBOUND),
+        ("select * from orders natural right join countries where customer_id = 5", UNBOUND),
         # Names that may mean something else.
+        ("select * from orders o, items i where customer_id = 5 and o.customer_id = 5", UNBOUND),
+        (
+            "select * from (select customer_id as k, customer_id as k from orders where customer_id = 5) s"
+            " join items i on i.customer_id = s.k",
+            UNBOUND,
+        ),
         (
             "select * from orders o where customer_id = 5 and exists (select from countries c, items i"
             " where i.customer_id = c.x)",
@@ -460,6 +484,37 @@ UNBOUND = "is not bound to a value"
         ("update orders set n = (select count(*) from items) where customer_id = 5", UNBOUND),
         ("delete from orders where current of c", UNBOUND),
         ("delete from orders where customer_id = 5 returning (select count(*) from items)", UNBOUND),
+        (
+            "merge into orders o using items i on o.customer_id = i.customer_id and i.customer_id = 5"
+            " when not matched then do nothing",
+            UNBOUND,
+        ),
+        ("merge into orders o using countries c on o.country = c.id when matched then delete", UNBOUND),
+        (
+            "merge into orders o using countries c on o.customer_id = 5 when not matched by source then delete",
+            "merge: not matched by source concerns every shard",
+        ),
+        (
+            "merge into orders o using countries c on o.customer_id = 5 when matched then update set customer_id = 6",
+            "sharding key can not be updated",
+        ),
+        (
+            "merge into orders o using countries c on o.customer_id = 5 when not matched then insert values (5)",
+            "is not among the columns",
+        ),
+        (
+            "merge into orders o using countries c on o.customer_id = 5 when not matched then insert default values",
+            "is not among the columns",
+        ),
+        (
+            "merge into orders o using countries c on o.customer_id = 5"
+            " when not matched then insert (customer_id) values (c.id)",
+            "is given by no constant or parameter",
+        ),
+        (
+            "merge into countries c using orders o on o.customer_id = 5 when matched then delete",
+            "reference table",
+        ),
         ("insert into countries (id) values (5)", "countries is a reference table"),
         ("update countries set n = 1", "countries is a reference table"),
         ("with w as (delete from countries returning *) select * from w", "countries is a reference table"),
@@ -624,3 +679,10 @@ def test_no_constants_value_has_a_say(text: str) -> None:
     assert set(kinds) == {
         (term.parameter, term.cast, term.is_negative, term.context) for term in of_shape.terms
     }
+
+
+def test_without_the_grammar_nothing_is_understood(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grammar, "AVAILABLE", False)
+    keys = find_keys("select 1", RULES)
+    assert (keys.verdict, keys.terms) == (Verdict.NOWHERE, ())
+    assert keys.reason.startswith("not understood")
