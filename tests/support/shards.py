@@ -22,6 +22,7 @@ from pgcat_cluster.routing import pg_bigint_hash
 from pgcat_cluster.sql.terms import Term
 
 _TOKEN = re.compile(r"\d+(?:\.\d+)?|[eE]?'(?:[^']|'')*'|\$(\w*)\$.*?\$\1\$", re.DOTALL)
+_TIMED_OUT = "57014"
 _WORDS = ("a", "b", "abc", "x y", "")
 
 
@@ -146,7 +147,9 @@ class Shards:
         for database in databases:
             database.run("begin")
         answers = [database.run(text, parameters) for database in databases]
-        if answers[0].sqlstate != answers[1].sqlstate:
+        if any(answer.sqlstate == _TIMED_OUT for answer in answers):
+            pass  # a large join, or a slow machine: it says nothing
+        elif answers[0].sqlstate != answers[1].sqlstate:
             changed.append(f"errors: whole {answers[0].sqlstate} {answers[0].message}, shard {answers[1]}")
         elif not answers[0].failed:
             tags = [[tag for tag, _ in answer.results] for answer in answers]
