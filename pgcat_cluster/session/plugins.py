@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from copy import copy
 from typing import Final
 
 from msgspec.structs import replace
@@ -73,7 +74,8 @@ class PoolPlugins:
         flow = self.judge(text, shape) or decision.flow
         if self.logs:
             # Another one, for it may be shared with pools that log nothing.
-            flow = Flow(flow.role, flow.flags | marks.WATCHED, flow.reason, flow.parameters, flow.detail)
+            flow = copy(flow)
+            flow.flags |= marks.WATCHED
         is_lasting = decision.is_lasting and shape is not None and not self.depends_on_constants(shape)
         return replace(decision, flow=flow, is_lasting=is_lasting)
 
