@@ -5,12 +5,16 @@ from pgcat_cluster.relay.coupling cimport ClientEnd
 from pgcat_cluster.relay.desk cimport Desk
 from pgcat_cluster.relay.flows cimport Flow, Statement
 
+cdef int COMMAND
+cdef Py_ssize_t COMMAND_BYTES_MAX
 cdef Py_ssize_t BATCH_BYTES_MAX, NAMES_BYTES_MAX
 cdef int PRIMARY, REPLICA, READS
 cdef int SURVEY_MORE, SURVEY_SERVER, SURVEY_LOCAL
 
 cdef class Surveyor(ClientEnd):
     cdef Flow _unknown(self, Desk desk)
+    @cython.locals(p="unsigned char *", first=int, known=Flow, shape=bytes)
+    cdef Flow _decide_unread(self, Desk desk, bytearray buffer, Py_ssize_t start, Py_ssize_t stop)
     @cython.locals(known=Flow, shape=bytes)
     cdef Flow _decide(self, Desk desk, bytearray buffer, Py_ssize_t start, Py_ssize_t stop)
     @cython.locals(p="unsigned char *", position=Py_ssize_t, role=int, local=bint, reads=bint, found=bint, decisive=Flow, kind=int, length=Py_ssize_t, stop=Py_ssize_t, flow=Flow)

@@ -16,6 +16,11 @@ BATCH_BYTES_MAX = 65536
 # A Bind whose names have not come by then is as good as malformed.
 NAMES_BYTES_MAX = 4096
 
+# What a command of ours begins with, and how long it may be where not every statement is read.
+COMMAND_WORDS = (b"set ", b"show ", b"reset ", b"explain route ")
+COMMAND_BYTES_MAX = 16384
+COMMAND = marks.COMMAND
+
 PRIMARY = marks.PRIMARY
 REPLICA = marks.REPLICA
 READS = marks.READS
@@ -40,10 +45,28 @@ class Surveyor(ClientEnd):
         desk.unknown_statements += 1
         return desk.control.analyse(self._itself(), b"", None)
 
+    def _decide_unread(self, desk: Desk, buffer: bytearray, start: int, stop: int) -> Flow:
+        """In session mode a statement is looked at only where it may be a command of ours."""
+        p = buffer
+        if stop - start < 4 or stop - start > COMMAND_BYTES_MAX or not self.has_shapes:
+            return desk.session_flow
+        first = p[start] | 0x20
+        if (first >= 0x61 and first != 0x65 and first != 0x72 and first != 0x73) or (p[start + 2] | 0x20) == 0x6C:
+            # Begins with another letter than explain, reset, set and show, or as select does.
+            return desk.session_flow
+        shape = desk.scanner.glance(buffer, start, stop)
+        if shape is None or not shape.startswith(COMMAND_WORDS):
+            return desk.session_flow
+        known = desk.flows.flows.get(shape)
+        if known is None:
+            desk.upcalls += 1
+            known = desk.control.analyse(self._itself(), octets.cut(buffer, start, stop), shape)
+        return known if known.flags & COMMAND else desk.session_flow
+
     def _decide(self, desk: Desk, buffer: bytearray, start: int, stop: int) -> Flow:
         """The flow of a statement: remembered, or from the control."""
         if desk.is_session_mode:
-            return desk.session_flow
+            return self._decide_unread(desk, buffer, start, stop)
         shape = desk.scanner.glance(buffer, start, stop) if self.has_shapes else None
         if shape is None:
             desk.upcalls += 1
