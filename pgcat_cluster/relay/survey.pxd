@@ -13,7 +13,7 @@ cdef int SURVEY_MORE, SURVEY_SERVER, SURVEY_LOCAL
 
 cdef class Surveyor(ClientEnd):
     cdef Flow _unknown(self, Desk desk)
-    @cython.locals(p="unsigned char *", first=int, known=Flow, shape=bytes)
+    @cython.locals(p="unsigned char *", first=int, third=int, known=Flow, shape=bytes)
     cdef Flow _decide_unread(self, Desk desk, bytearray buffer, Py_ssize_t start, Py_ssize_t stop)
     @cython.locals(known=Flow, shape=bytes)
     cdef Flow _decide(self, Desk desk, bytearray buffer, Py_ssize_t start, Py_ssize_t stop)

@@ -51,7 +51,8 @@ class Surveyor(ClientEnd):
         if stop - start < 4 or stop - start > COMMAND_BYTES_MAX or not self.has_shapes:
             return desk.session_flow
         first = p[start] | 0x20
-        if (first >= 0x61 and first != 0x65 and first != 0x72 and first != 0x73) or (p[start + 2] | 0x20) == 0x6C:
+        third = p[start + 2] | 0x20
+        if (first >= 0x61 and first != 0x65 and first != 0x72 and first != 0x73) or third == 0x6C:
             # Begins with another letter than explain, reset, set and show, or as select does.
             return desk.session_flow
         shape = desk.scanner.glance(buffer, start, stop)
