@@ -10,8 +10,7 @@ from .findings import Findings
 from .functions import SET_CONFIG
 from .grammar import Tree
 from .statement import Effect, TransactionVerb
-
-Node = dict[str, Tree]
+from .tree import Node, child, children, names, text
 
 _CURSOR_OPT_HOLD = 0x20
 """Bit of DeclareCursorStmt.options (PostgreSQL's parsenodes.h)."""
@@ -31,31 +30,16 @@ def judge(statement: Node, findings: Findings) -> None:
 # --- reading a tree ---------------------------------------------------------------------------------------
 
 
-def _text(node: Tree, key: str) -> str | None:
-    value = node.get(key) if isinstance(node, dict) else None
-    return value if isinstance(value, str) else None
-
-
-def _child(node: Tree, key: str) -> Node:
-    value = node.get(key) if isinstance(node, dict) else None
-    return value if isinstance(value, dict) else {}
-
-
-def _children(node: Tree, key: str) -> list[Node]:
-    value = node.get(key) if isinstance(node, dict) else None
-    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
-
-
 def _constant_text(node: Node) -> str | None:
     """The text of a string constant, also behind a cast."""
     while "TypeCast" in node:
-        node = _child(_child(node, "TypeCast"), "arg")
-    return _text(_child(_child(node, "A_Const"), "sval"), "sval")
+        node = child(child(node, "TypeCast"), "arg")
+    return text(child(child(node, "A_Const"), "sval"), "sval")
 
 
 def _is_true(node: Node) -> bool:
     """Whether a node is certainly the constant true."""
-    boolean = _child(_child(node, "A_Const"), "boolval")
+    boolean = child(child(node, "A_Const"), "boolval")
     if boolean:
         return boolean.get("boolval") is True
     return _constant_text(node) in ("t", "true")
@@ -92,7 +76,7 @@ class _Walk:
                 pending.extend(node)
 
     def relation(self, body: Node) -> None:
-        schema = _text(body, "schemaname") or ""
+        schema = text(body, "schemaname") or ""
         if body["relpersistence"] == "t" or schema.startswith("pg_temp"):
             self.names_temporary = True
 
@@ -100,7 +84,7 @@ class _Walk:
         self.findings.refuse("locks rows", Effect.WRITES)
 
     def into(self, clause: Tree) -> None:
-        effect = Effect.TEMPORARY if _text(_child(clause, "rel"), "relpersistence") == "t" else Effect.WRITES
+        effect = Effect.TEMPORARY if text(child(clause, "rel"), "relpersistence") == "t" else Effect.WRITES
         self.findings.refuse("writes: select into", effect)
 
     def insert(self, _: Tree) -> None:
@@ -108,7 +92,7 @@ class _Walk:
 
     def update(self, body: Tree) -> None:
         self.findings.refuse("writes: update", Effect.WRITES)
-        if _text(_child(body, "relation"), "relname") == "pg_settings":
+        if text(child(body, "relation"), "relname") == "pg_settings":
             # The view has a rule that turns the update into set_config(name, setting, false).
             self.findings.effects.add(Effect.SETS_PARAMETER)
             self.findings.parameters.append(None)
@@ -120,21 +104,21 @@ class _Walk:
         self.findings.refuse("writes: merge", Effect.WRITES)
 
     def execute(self, body: Tree) -> None:
-        self.findings.prepared_name = _text(body, "name")
+        self.findings.prepared_name = text(body, "name")
         effects = (Effect.EXECUTES, Effect.RUNS_CODE, Effect.WRITES)
         self.findings.refuse("executes a prepared statement", *effects)
 
     def name(self, body: Tree) -> None:
-        if (_text(body, "sval") or "").startswith("pg_temp"):
+        if (text(body, "sval") or "").startswith("pg_temp"):
             self.names_temporary = True
 
     def call(self, body: Tree) -> None:
-        path = [_text(_child(part, "String"), "sval") or "" for part in _children(body, "funcname")]
+        path = names(body, "funcname")
         name = path[-1].lower()
         if name != SET_CONFIG:
             self.findings.call(name, ".".join(path).lower())
             return
-        arguments = _children(body, "args")
+        arguments = children(body, "args")
         by_position = len(arguments) == 3 and not any("NamedArgExpr" in argument for argument in arguments)
         parameter = _constant_text(arguments[0]) if by_position else None
         self.findings.set_config(parameter, is_local=by_position and _is_true(arguments[2]))
@@ -221,7 +205,7 @@ _HOLDS_FUNCTIONS = frozenset(
 
 def _defines_functions(kind: str, body: Node) -> bool:
     """Whether functions may be others, or under other names, when it is done."""
-    named = (_text(body, key) for key in ("objtype", "objectType", "removeType", "renameType", "kind"))
+    named = (text(body, key) for key in ("objtype", "objectType", "removeType", "renameType", "kind"))
     return kind in _DEFINES or any(name in _HOLDS_FUNCTIONS for name in named)
 
 
@@ -246,15 +230,15 @@ def _utility(kind: str, body: Node, findings: Findings) -> None:
         findings.effects.update((Effect.DROPS, Effect.WRITES))
     elif not walk.names_temporary:
         findings.effects.add(Effect.WRITES)
-    elif "ONCOMMIT_DROP" not in (body.get("oncommit"), _child(body, "into").get("onCommit")):
+    elif "ONCOMMIT_DROP" not in (body.get("oncommit"), child(body, "into").get("onCommit")):
         # With ON COMMIT DROP nothing outlives the transaction, so there is nothing to keep a server for.
         findings.effects.add(Effect.TEMPORARY)
 
 
 def _explain(body: Node, findings: Findings) -> None:
     # An argument of ANALYZE is a constant, which a shape does not tell: taken for true.
-    options = [_text(_child(option, "DefElem"), "defname") for option in _children(body, "options")]
-    query = _child(body, "query")
+    options = [text(child(option, "DefElem"), "defname") for option in children(body, "options")]
+    query = child(body, "query")
     if "analyze" in options:
         judge(query, findings)
         return
@@ -282,7 +266,7 @@ def _copy(body: Node, findings: Findings) -> None:
 
 
 def _transaction(body: Node, findings: Findings) -> None:
-    kind = (_text(body, "kind") or "").removeprefix("TRANS_STMT_")
+    kind = (text(body, "kind") or "").removeprefix("TRANS_STMT_")
     chains = body.get("chain") is True
     match kind:
         case "BEGIN" | "START":
@@ -308,28 +292,28 @@ def _transaction(body: Node, findings: Findings) -> None:
 def _begins_read_only(body: Node) -> bool:
     """READ ONLY, not contradicted, and not SERIALIZABLE, which a hot standby refuses."""
     read_only = False
-    for option in _children(body, "options"):
-        mode = _child(option, "DefElem")
-        constant = _child(_child(mode, "arg"), "A_Const")
-        match _text(mode, "defname"):
+    for option in children(body, "options"):
+        mode = child(option, "DefElem")
+        constant = child(child(mode, "arg"), "A_Const")
+        match text(mode, "defname"):
             case "transaction_read_only":
-                if _child(constant, "ival").get("ival") != 1:
+                if child(constant, "ival").get("ival") != 1:
                     return False
                 read_only = True
             case "transaction_isolation":
-                if _text(_child(constant, "sval"), "sval") == "serializable":
+                if text(child(constant, "sval"), "sval") == "serializable":
                     return False
     return read_only
 
 
 def _set(body: Node, findings: Findings) -> None:
-    name = (_text(body, "name") or "").lower()
-    values = _children(body, "args")
-    match _text(body, "kind"):
+    name = (text(body, "name") or "").lower()
+    values = children(body, "args")
+    match text(body, "kind"):
         case "VAR_RESET_ALL":
             findings.parameters.append("all")
         case "VAR_SET_MULTI" if name == "session characteristics":
-            modes = [_text(_child(value, "DefElem"), "defname") for value in values]
+            modes = [text(child(value, "DefElem"), "defname") for value in values]
             findings.parameters.extend(None if mode is None else f"default_{mode}" for mode in modes)
         case "VAR_SET_MULTI":
             findings.control(TransactionVerb.OTHER, "sets transaction modes")
@@ -344,11 +328,11 @@ def _set(body: Node, findings: Findings) -> None:
 
 
 def _show(body: Node, findings: Findings) -> None:
-    findings.show(_text(body, "name") or "")
+    findings.show(text(body, "name") or "")
 
 
 def _prepare(body: Node, findings: Findings) -> None:
-    findings.prepared_name = _text(body, "name")
+    findings.prepared_name = text(body, "name")
     findings.refuse("prepares a statement", Effect.PREPARES)
 
 
@@ -357,12 +341,12 @@ def _execute(body: Node, findings: Findings) -> None:
 
 
 def _deallocate(body: Node, findings: Findings) -> None:
-    findings.prepared_name = _text(body, "name")
+    findings.prepared_name = text(body, "name")
     findings.refuse("deallocates a prepared statement", Effect.DEALLOCATES)
 
 
 def _discard(body: Node, findings: Findings) -> None:
-    findings.discard((_text(body, "target") or "").removeprefix("DISCARD_").lower())
+    findings.discard((text(body, "target") or "").removeprefix("DISCARD_").lower())
 
 
 def _declare(body: Node, findings: Findings) -> None:
