@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import os
 import random
-import subprocess
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from pgcat_cluster.relay.build import build_kind
 from pgcat_cluster.relay.shapes import Scanner
 from tests.fuzz.mutations import mutated
+from tests.fuzz.twins import assert_twins_agree
 
-ROOT = Path(__file__).parents[2]
 _HOSTILE = b"'\"$\\-/*;,.()[]eEbBxXnNuU&_01279aAinvalues \n\r\t\v\f\0\x80\xc3\xff+=<>:%"
 
 
@@ -63,26 +58,5 @@ def answers(count: int, seed: int) -> Iterator[str]:
 )
 @pytest.mark.timeout(600)
 def test_both_scanners_give_the_same_answers(count: int, seed: int) -> None:
-    program = (
-        "import json\n"
-        "from pgcat_cluster.relay.build import build_kind\n"
-        "from tests.fuzz.test_shapes_twin import answers\n"
-        "print(build_kind())\n"
-        f"for answer in answers({count}, {seed}): print(json.dumps(answer))"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", program],
-        cwd=ROOT,
-        env=os.environ | {"PGCAT_PURE": "1", "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as interpreted:
-        assert interpreted.stdout is not None
-        assert interpreted.stdout.readline() == "interpreted\n"
-        told = 0
-        for statement, answer in zip(statements(count, seed), answers(count, seed), strict=True):
-            assert json.loads(interpreted.stdout.readline()) == answer, statement
-            told += 1
-        assert interpreted.stdout.read() == ""
+    told = assert_twins_agree(__name__, count, seed, statements(count, seed), answers(count, seed))
     assert told == 3 * count
-    assert interpreted.returncode == 0

@@ -22,6 +22,7 @@ from pgcat_cluster.relay.selectors import (
 )
 from pgcat_cluster.relay.shapes import Scanner
 from pgcat_cluster.routing import functions
+from pgcat_cluster.wire import messages
 
 SHARDS = 1009
 
@@ -268,12 +269,8 @@ def test_ranges(bounds: list[tuple[int, int]], key: int) -> None:
 # -- parameters
 
 
-def bind(*values: bytes | None, formats: tuple[int, ...] = (), names: bytes = b"p\0s\0") -> bytearray:
-    body = names + struct.pack(f">H{len(formats)}H", len(formats), *formats) + struct.pack(">H", len(values))
-    for value in values:
-        body += b"\xff\xff\xff\xff" if value is None else struct.pack(">I", len(value)) + value
-    body += b"\0\0"
-    return bytearray(b"B" + struct.pack(">I", len(body) + 4) + body)
+def bind(*values: bytes | None, formats: tuple[int, ...] = ()) -> bytearray:
+    return bytearray(messages.bind("portal", "statement", values, formats))
 
 
 def types(*oids: int) -> bytes:
