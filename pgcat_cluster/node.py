@@ -115,7 +115,10 @@ class Fellowship(Protocol):
 
 
 # What a decision about a statement rests on: if it changes, all are made anew.
-_DECIDES = ("reads", "writing_functions", "plugins", "default_role", "sharding")
+_DECIDES = (
+    *("reads", "functions", "writing_functions", "reading_functions"),
+    *("plugins", "default_role", "sharding"),
+)
 
 
 class Node:

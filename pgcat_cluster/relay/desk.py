@@ -186,4 +186,5 @@ class Desk(Gate):
     def forget(self) -> None:
         """Decide everything anew: the rules have changed."""
         self.flows = FlowTable(self.flows.entries_max, self.flows.bytes_max)
-        self.statements = Statements(self.statements.entries_max)
+        # Clients hold what they prepared: no new statement may have the name of one of those on a server.
+        self.statements.by_content.clear()

@@ -29,6 +29,8 @@ LOADS: Final = 512  # loads a library: nothing unloads it but the end of the ser
 COMMAND: Final = 1024  # ours to answer: no server sees it
 WATCHED: Final = 2048  # somebody wants to be told of each execution
 DOUBTS: Final = 4096  # may change data, for all that is known
+DEFINES: Final = 8192  # defines functions
+BY_CATALOG: Final = 16384  # was decided by what a server says of its functions
 
 # Names of prepared statements on server links. A client's own name never reaches a server under this prefix.
 SERVER_NAME_PREFIX: Final = b"_pgcat_"

@@ -20,7 +20,7 @@ FORGETS = marks.FORGETS
 LEAVES = marks.LEAVES
 UNPINS = marks.UNPINS
 DOUBTS = marks.DOUBTS
-ASKS = marks.LEAVES | marks.UNCLEAN | marks.FORGETS
+ASKS = marks.LEAVES | marks.UNCLEAN | marks.FORGETS | marks.DEFINES
 
 _first = itemgetter(0)
 

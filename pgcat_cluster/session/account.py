@@ -12,6 +12,7 @@ from pgcat_cluster.relay.stock import Pool
 from pgcat_cluster.session.parameters import Parameters
 from pgcat_cluster.session.plugins import plugins_of
 from pgcat_cluster.session.wishes import NO_WISHES, Wishes, role_mark
+from pgcat_cluster.sql.volatility import UNKNOWN as NOT_ASKED
 from pgcat_cluster.topology.model import PoolSettings, ServerKey, Shard
 from pgcat_cluster.topology.settings import OnAllBad
 from pgcat_cluster.topology.view import ClusterView
@@ -194,6 +195,8 @@ class Account:
         self.swept_at = 0.0
         # Somebody is about to look again for who waits behind.
         self.is_followed = False
+        # What servers say of their functions, where the pool goes by that.
+        self.catalog = NOT_ASKED
         # Waiters of a pause begin to count when it ends.
         self.resumed_at = 0.0
         # What a client's own login proved, for users whose password only the servers know.
@@ -203,6 +206,16 @@ class Account:
         """Every pool of every shard."""
         for shard in self.shards:
             yield from shard.pools.values()
+
+    def warming(self, pool: Pool) -> int:
+        """How many links of a pool nobody may have yet, since the prewarmer's queries run on them."""
+        plugins = self.settings.plugins
+        if plugins is None or not plugins.prewarmer.enabled:
+            return 0
+        return sum(
+            server.pool is pool and isinstance(server.detail, Backend) and server.detail.warm_by > 0
+            for server in self.servers
+        )
 
     def remember_greeting(self, parameters: Parameters, reported: dict[str, str]) -> None:
         if len(self.greetings) >= GREETINGS_MAX:

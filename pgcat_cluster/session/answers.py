@@ -196,6 +196,7 @@ def _explain(client: Client, command: Command) -> CommandAnswer:
             has_shapes=client.has_shapes,
             shuns_replicas=client.shuns_replicas,
             plugins=visitor.account.plugins,
+            catalog=visitor.account.catalog,
             notes=tuple(notes),
         ),
     )

@@ -34,6 +34,7 @@ from pgcat_cluster.relay.server import Server
 from pgcat_cluster.relay.stock import Pool, Target
 from pgcat_cluster.session.account import Account, Backend, ShardPlace, Source, Visitor
 from pgcat_cluster.session.answers import answer, foretold, ground_of
+from pgcat_cluster.session.catalogs import Catalogs, judge_anew
 from pgcat_cluster.session.consistency import Consistency, wait_for
 from pgcat_cluster.session.decisions import ALL_OURS, ANY_PARAMETER, UNKNOWN, decide
 from pgcat_cluster.session.parameters import (
@@ -47,7 +48,13 @@ from pgcat_cluster.session.parameters import (
 )
 from pgcat_cluster.session.positions import POSITION_QUERY
 from pgcat_cluster.session.questions import Question, Rows
-from pgcat_cluster.session.replies import CommandAnswer, description, execution_frames, simple_frames
+from pgcat_cluster.session.replies import (
+    CommandAnswer,
+    as_fatal,
+    description,
+    execution_frames,
+    simple_frames,
+)
 from pgcat_cluster.session.wishes import WAIT_FOR, for_servers, short_name, wishes_of, wishes_of_pool
 from pgcat_cluster.topology.view import NOT_SEEN
 from pgcat_cluster.wire import messages
@@ -104,6 +111,7 @@ class Control:
         self.consistency = Consistency(
             clock=clock, call_later=effects.call_later, grow=self.grow_for, refuse=self._refuse
         )
+        self.catalogs = Catalogs(clock, judge_anew)
 
     # -- accounts ------------------------------------------------------------------------------------------
 
@@ -136,6 +144,7 @@ class Control:
                 target.serve_by(list(served))
             self._serve(account, target)
         self.consistency.place(account, shard)
+        self.catalogs.place(account)
 
     def _targets(self, account: Account, shard: ShardPlace) -> list[Target]:
         """The targets of one shard, in order of their roles."""
@@ -181,7 +190,7 @@ class Control:
             return
         waiting = sum(target.waiting for target in pool.targets)
         # Those that are being warmed are as good as being opened.
-        warming = _warming(account, pool)
+        warming = account.warming(pool)
         while True:
             decision = grow(
                 opened=pool.opened - warming,
@@ -216,6 +225,7 @@ class Control:
         if account.is_removed or pool.gate.paused:
             server.is_retired = True
         self.consistency.linked(pool)
+        self.catalogs.linked(pool)
         if not self._prewarm(account, server, backend):
             server.clean()
         for target in pool.targets:
@@ -309,6 +319,7 @@ class Control:
         account = self._let_go(server)
         if not server.is_fatal and not account.is_removed:
             self.effects.link_lost(account, server.pool, reason)
+            self.catalogs.lost(server.pool)
         if client is not None:
             self._look_through(server.pool)
             self._orphaned(client, server, reason)
@@ -363,7 +374,11 @@ class Control:
 
     def analyse(self, client: Client, text: bytes, shape: bytes | None) -> Flow:
         account = _account(client)
-        decision = decide(text, shape, account.settings, has_shapes=client.has_shapes)
+        decision = decide(
+            text, shape, account.settings, has_shapes=client.has_shapes, catalog=account.catalog
+        )
+        if account.settings.functions != "catalog":
+            decision.flow.flags &= ~marks.DEFINES
         if decision.flow is UNKNOWN and shape is not None:
             # Without a shape the relay has counted it.
             _desk(account).unknown_statements += 1
@@ -448,8 +463,14 @@ class Control:
     def ask(self, pool: Pool, server: Link) -> None:
         assert isinstance(server, Server)
         server.resting = False
-        self.consistency.ask(pool, server)
-        server.flush()
+        if pool.gate.keeps_positions:
+            self.consistency.ask(pool, server)
+        if self.catalogs.is_due(pool):
+            self.catalogs.ask(pool, server)
+        if server.ledger:
+            server.flush()
+        else:
+            server.clean()
 
     # -- upcalls: parameters and pins ----------------------------------------------------------------------
 
@@ -470,7 +491,7 @@ class Control:
             server.is_retired = True
             server.is_unclean = True
             if server.client is client:
-                client.dismiss(_as_fatal(error))
+                client.dismiss(as_fatal(error))
         elif client.greeting and server.client is client:
             self._greet(client, server)
 
@@ -513,7 +534,7 @@ class Control:
             self._begin_wishes(client, visitor, values)
         except Fault as fault:
             self._count(client, fault)
-            client.dismiss(_as_fatal(messages.error_response(fault)[5:]))
+            client.dismiss(as_fatal(messages.error_response(fault)[5:]))
             return
         known = account.greetings.get(parameters)
         if known is not None:
@@ -552,7 +573,12 @@ class Control:
             self._pin(account, client, visitor, tuple(dict.fromkeys((*visitor.pins, LONG_STATEMENT))))
             return
         leaves = client.flags & _LEAVES
-        if _desk(account).keeps_positions and server.pool.leads and client.may_have_written():
+        has_written = _desk(account).keeps_positions and server.pool.leads and client.may_have_written()
+        if client.flags & marks.DEFINES:
+            # Its own next statement shall be judged by what it has defined.
+            then = None if leaves or has_written else partial(self._let_on, client)
+            self.catalogs.ask(server.pool, server, then)
+        if has_written:
             server.order(POSITION_QUERY, Question(partial(self._wrote, client, not leaves)))
         if leaves:
             names = client.names or set()
@@ -573,9 +599,14 @@ class Control:
         if server.client is not client:
             return
         self.consistency.wrote(client, server, rows, error)
-        if not is_all:
+        if is_all:
+            self._let_on(client, server)
+
+    def _let_on(self, client: Client, server: Server) -> None:
+        """Nothing but a question of ours kept the client from going on."""
+        if server.client is not client:
             return
-        client.flags &= ~(marks.WRITES | marks.DOUBTS | marks.ENDS)
+        client.flags &= ~(marks.WRITES | marks.DOUBTS | marks.DEFINES | marks.ENDS)
         if client.pinned:
             client.stay()
         else:
@@ -590,6 +621,7 @@ class Control:
         assert isinstance(visitor, Visitor)
         if client.flags & marks.UNCLEAN:
             server.is_unclean = True
+            self.catalogs.may_have_defined(server)
             if client.names:
                 client.names.discard(ANY_PARAMETER)
         if client.flags & marks.LOADS:
@@ -660,7 +692,7 @@ class Control:
         if client.greeting:
             client.greeting = False
             self._count(client, fault)
-            client.dismiss(_as_fatal(messages.error_response(fault)[5:]))
+            client.dismiss(as_fatal(messages.error_response(fault)[5:]))
             return
         self._count(client, fault)
         visitor = client.detail
@@ -704,6 +736,7 @@ class Control:
                 self._expire_waiters(account, target, now)
                 self._serve(account, target)
         self._look_around(account, now)
+        self.catalogs.tick(account)
         for server in list(account.servers):
             self._expire_server(account, server, now)
         if settings.idle_session_timeout_s > 0:
@@ -828,17 +861,6 @@ class _Prewarming:
             self.control.effects.prewarming_failed(server.pool, self.query, reason)
 
 
-def _warming(account: Account, pool: Pool) -> int:
-    """How many links of a pool nobody may have yet, since the prewarmer's queries run on them."""
-    plugins = account.settings.plugins
-    if plugins is None or not plugins.prewarmer.enabled:
-        return 0
-    return sum(
-        server.pool is pool and isinstance(server.detail, Backend) and server.detail.warm_by > 0
-        for server in account.servers
-    )
-
-
 def _result_formats(bind: bytes) -> tuple[int, ...]:
     """The formats in which a Bind wants its results; `bind` is empty where there was none."""
     return messages.parse_bind(b"\0\0" + bind).result_formats if bind else ()
@@ -867,15 +889,3 @@ def _error_of(pool: Pool) -> str:
     source = pool.detail
     assert isinstance(source, Source)
     return source.last_error or f"{source.key}: no link yet"
-
-
-def _as_fatal(error: bytes) -> bytes:
-    """An ErrorResponse body as the last message of a login that failed."""
-    fields = error.split(b"\0")
-    changed = [
-        b"SFATAL" if field[:1] == b"S" else b"VFATAL" if field[:1] == b"V" else field
-        for field in fields
-        if field
-    ]
-    body = b"\0".join(changed) + b"\0\0"
-    return b"E" + (len(body) + 4).to_bytes(4, "big") + body

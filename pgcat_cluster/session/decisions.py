@@ -12,7 +12,8 @@ from pgcat_cluster.session.parameters import names_in
 from pgcat_cluster.sql.analysis import analyze
 from pgcat_cluster.sql.commands import PREFIX, is_ours
 from pgcat_cluster.sql.statement import Analysis, Effect, TransactionVerb
-from pgcat_cluster.sql.volatility import FunctionRules
+from pgcat_cluster.sql.volatility import UNKNOWN as NOT_ASKED
+from pgcat_cluster.sql.volatility import FunctionCatalog, FunctionRules
 from pgcat_cluster.topology.model import PoolSettings
 from pgcat_cluster.topology.settings import Reads
 
@@ -56,7 +57,23 @@ class Decision(Struct, frozen=True, kw_only=True):
     needs_constants: bool = False
 
 
-def decide(text: bytes, shape: bytes | None, settings: PoolSettings, *, has_shapes: bool = True) -> Decision:
+def rules_of(settings: PoolSettings, catalog: FunctionCatalog) -> FunctionRules:
+    """How functions are judged in a pool, where its servers have said so much of theirs."""
+    return FunctionRules(
+        writing=frozenset(name.lower() for name in settings.writing_functions),
+        reading=frozenset(name.lower() for name in settings.reading_functions),
+        catalog=catalog if settings.functions == "catalog" else None,
+    )
+
+
+def decide(
+    text: bytes,
+    shape: bytes | None,
+    settings: PoolSettings,
+    *,
+    has_shapes: bool = True,
+    catalog: FunctionCatalog = NOT_ASKED,
+) -> Decision:
     """Decide about a statement string by its shape; by its text alone where the shape does not tell."""
     said = text.decode(errors="surrogateescape")
     if shape is None:
@@ -66,7 +83,7 @@ def decide(text: bytes, shape: bytes | None, settings: PoolSettings, *, has_shap
     words = render(shape)
     if is_ours(words):
         return Decision(flow=COMMAND, is_lasting=True)
-    rules = FunctionRules(writing=frozenset(settings.writing_functions))
+    rules = rules_of(settings, catalog)
     analysis = analyze(words, rules)
     if analysis.needs_text:
         analysis = analyze(said, rules)
@@ -106,6 +123,10 @@ def flow_of(analysis: Analysis, reads: Reads, mentioned: tuple[str, ...] = ()) -
         flags |= marks.DOUBTS
     if runs_code(analysis):
         flags |= marks.UNCLEAN
+    if Effect.DEFINES in effects:
+        flags |= marks.DEFINES
+    if analysis.by_catalog:
+        flags |= marks.BY_CATALOG
     if effects & _UNPINS:
         flags |= marks.UNPINS
     if Effect.SEQUENCE_STATE in effects:

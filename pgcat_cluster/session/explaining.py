@@ -19,6 +19,8 @@ from pgcat_cluster.session.replies import CommandAnswer
 from pgcat_cluster.session.wishes import NO_WISHES, Wishes, role_mark
 from pgcat_cluster.sql.commands import recognise
 from pgcat_cluster.sql.grammar import TEXT_BYTES_MAX
+from pgcat_cluster.sql.volatility import UNKNOWN as NOT_ASKED
+from pgcat_cluster.sql.volatility import FunctionCatalog
 from pgcat_cluster.topology.model import PoolSettings
 from pgcat_cluster.topology.settings import OnAllBad
 from pgcat_cluster.topology.view import ClusterView
@@ -134,6 +136,7 @@ class Circumstances(Struct, frozen=True, kw_only=True):
     has_shapes: bool = True
     shuns_replicas: bool = False
     plugins: PoolPlugins | None = None
+    catalog: FunctionCatalog = NOT_ASKED
     notes: tuple[str, ...] = ()
 
 
@@ -145,7 +148,9 @@ def explain(statement: str, given: Circumstances) -> Explanation:
     if is_long:
         decision = Decision(flow=UNKNOWN)
     else:
-        decision = decide(bytes(text), shape, given.settings, has_shapes=given.has_shapes)
+        decision = decide(
+            bytes(text), shape, given.settings, has_shapes=given.has_shapes, catalog=given.catalog
+        )
     plugins = given.plugins
     revised = decision if plugins is None else plugins.revised(decision, bytes(text), shape)
     known = None if given.flows is None or shape is None else given.flows.get(shape)

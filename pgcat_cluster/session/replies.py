@@ -132,3 +132,15 @@ def execution_frames(answer: CommandAnswer, formats: Sequence[int] = ()) -> byte
     except Unsupported as fault:
         return messages.error_response(fault)
     return b"".join([*parts, messages.command_complete(answer.tag)])
+
+
+def as_fatal(error: bytes) -> bytes:
+    """An ErrorResponse body as the last message of a login that failed."""
+    fields = error.split(b"\0")
+    changed = [
+        b"SFATAL" if field[:1] == b"S" else b"VFATAL" if field[:1] == b"V" else field
+        for field in fields
+        if field
+    ]
+    body = b"\0".join(changed) + b"\0\0"
+    return b"E" + (len(body) + 4).to_bytes(4, "big") + body

@@ -15,6 +15,7 @@ from pgcat_cluster.topology.settings import (
     Consistency,
     DefaultRole,
     Fleet,
+    Functions,
     Leadership,
     Mirror,
     Node,
@@ -175,7 +176,9 @@ class PoolSettings(Value, frozen=True, kw_only=True):
     balancing: Balancing = "random"
     consistency: Consistency = "none"
     consistency_wait_s: float = 0.2
+    functions: Functions = "listed"
     writing_functions: tuple[str, ...] = ()
+    reading_functions: tuple[str, ...] = ()
     prepared_statements_max: int = 500
     parameters: Mapping[str, str] = MappingProxyType({})
     require_tls: bool = False
@@ -261,8 +264,9 @@ class _Builder:
         shards, sharding = shards_of(document, label), _sharding(document, self._settings.shardmaps, maps)
         for name, said in document.users.items():
             user, options = users[name], pool_options(document, said)
-            if isinstance(functions := options.get("writing_functions"), list):
-                options["writing_functions"] = tuple(functions)
+            for field in ("writing_functions", "reading_functions"):
+                if isinstance(functions := options.get(field), list):
+                    options[field] = tuple(functions)
             if isinstance(parameters := options.get("parameters"), dict):
                 options["parameters"] = _table(parameters)
             pool = PoolSettings(

@@ -109,6 +109,7 @@ ReadsOnPrimary = Literal["never", "when_no_replica", "always"]
 DefaultRole = Literal["auto", "primary", "replica", "any"]
 Balancing = Literal["random", "least_connections"]
 Consistency = Literal["none", "session"]
+Functions = Literal["listed", "catalog"]
 AuthMethod = Literal["scram-sha-256", "md5", "trust"]
 ShardMapKind = Literal["hash", "pg_bigint_hash", "sha1", "modulo", "list", "range"]
 Otherwise = Literal["refuse", "default_shard"]
@@ -491,7 +492,9 @@ class PoolOptions(Document, frozen=True, kw_only=True):
     balancing: Balancing | None = None
     consistency: Consistency | None = None
     consistency_wait_s: Duration | None = None
+    functions: Functions | None = None
     writing_functions: list[Text] | None = None
+    reading_functions: list[Text] | None = None
     prepared_statements_max: Count | None = None
     parameters: dict[ParameterName, str] | None = None
     require_tls: bool | None = None
