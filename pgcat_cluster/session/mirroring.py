@@ -55,15 +55,16 @@ class Counts:
 
 
 class Tape:
-    """What was forwarded of one transaction so far; one that is spoiled is on its way to nowhere."""
+    """What was forwarded of one transaction so far, complete up to a Query or Sync, or spoiled and to be forgotten."""
 
-    __slots__ = ("data", "is_spoiled", "parameters", "readies", "statements")
+    __slots__ = ("data", "is_complete", "is_spoiled", "parameters", "readies", "statements")
 
     def __init__(self, parameters: Parameters) -> None:
         self.parameters = parameters
         self.data = bytearray()
         self.readies = 0
         self.statements = 0
+        self.is_complete = True
         self.is_spoiled = False
 
 
@@ -219,6 +220,7 @@ class Recorder:
         tape.data += copy.data
         tape.readies += copy.readies
         tape.statements += copy.statements
+        tape.is_complete = copy.is_complete
         self.held_bytes += len(copy.data)
         if self.held_bytes > self._queue_bytes_max:
             self._spoil(tape)
@@ -241,8 +243,9 @@ class Recorder:
         tape = self._tapes.pop(client, None)
         if tape is None or tape.is_spoiled:
             return
-        if client.flags & _NOT_COPIED or client.pinned:
-            # Who is pinned goes by something on his server that is not at the mirror.
+        if client.flags & _NOT_COPIED or client.pinned or not tape.is_complete:
+            # Who is pinned goes by something on his server that is not at the mirror. A batch whose end was not
+            # copied would never be answered.
             self._spoil(tape)
             self.counts.left_out += 1
             return
@@ -291,24 +294,27 @@ class _Copy(NamedTuple):
     data: bytes
     readies: int
     statements: int
+    is_complete: bool
 
 
 def _copy_of(statement: Statement | None, data: bytes) -> _Copy | None:
     """Frames in words that need nothing prepared; None if there are none."""
     copy = bytearray()
     readies = statements = 0
+    is_complete = True
     for kind, frame in _cut(data):
+        is_complete = kind == _QUERY or kind == _SYNC
         if kind == _BIND:
             if statement is None or not statement.is_kept:
                 return None
             copy += statement.parse_frame(b"") + _unnamed(frame)
         elif kind == _QUERY or kind == _EXECUTE or kind == _SYNC:
             copy += frame
-            readies += kind != _EXECUTE
+            readies += is_complete
             statements += kind != _SYNC
         elif kind == _CLOSE and frame[5] == _PORTAL:
             copy += frame
-    return _Copy(bytes(copy), readies, statements)
+    return _Copy(bytes(copy), readies, statements, is_complete)
 
 
 def _cut(data: bytes) -> Iterator[tuple[int, bytes]]:

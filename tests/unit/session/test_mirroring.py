@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from pgcat_cluster.relay.flows import Flow, Statement
 from pgcat_cluster.session.mirroring import Lane, LaneState, Recorder
 from pgcat_cluster.session.parameters import Parameters
 from pgcat_cluster.wire import messages as m
@@ -165,6 +166,16 @@ def test_what_can_not_be_copied_is_left_out(scene: Copied, sent: bytes) -> None:
     assert scene.units() == []
     assert scene.recorder.counts.left_out == 1
     assert scene.recorder.held_bytes == 0
+
+
+def test_a_batch_without_its_end_is_left_out(scene: Copied) -> None:
+    client = scene.meet("c1")
+    scene.recorder.sent(
+        client, Statement(b"select 1", b"\0\0", Flow(0, 0, ""), b"s"), m.bind("", "s") + m.execute("")
+    )
+    scene.recorder.over(client)
+    assert scene.units() == []
+    assert scene.recorder.counts.left_out == 1
 
 
 def test_what_does_not_fit_is_dropped_whole() -> None:
