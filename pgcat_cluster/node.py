@@ -56,7 +56,6 @@ from pgcat_cluster.relay.stock import Pool
 from pgcat_cluster.session.account import Account, ShardPlace, Source, Visitor
 from pgcat_cluster.session.control import Control
 from pgcat_cluster.session.login import LoggedIn, LoginPolicy
-from pgcat_cluster.session.plugins import plugins_of
 from pgcat_cluster.session.positions import told_by
 from pgcat_cluster.telemetry.logs import Event, RepeatLimit, configure_logs, get_logger, lifecycle
 from pgcat_cluster.telemetry.taking import ConsoleVisit
@@ -348,6 +347,7 @@ class Node:
             shards=len(shards),
         )
         account.desk.keeps_positions = _keeps_positions(settings)
+        account.steer()
         account.desk.paused = self.operations.begins_paused(settings.key)
         self.accounts[settings.key] = account
         self._stock(account)
@@ -632,8 +632,8 @@ class Node:
         desk.keeps_positions = _keeps_positions(settings)
         desk.statement_bytes_max = self.topology.node.statement_bytes_max
         if any(getattr(before, field) != getattr(settings, field) for field in _DECIDES):
-            account.plugins = plugins_of(settings.plugins, settings.key)
-            desk.forget()
+            account.steer()
+            self.control.decide_anew(account)
         for pool in account.pools():
             pool.limit = settings.size
             if is_renewed:

@@ -8,18 +8,19 @@ from pgcat_cluster.relay.desk cimport Desk
 from pgcat_cluster.relay.flows cimport Flow, Statement
 from pgcat_cluster.relay.ledger cimport Ledger, Owed
 from pgcat_cluster.relay.links cimport Link
-from pgcat_cluster.relay.preparing cimport Preparer
+from pgcat_cluster.relay.placing cimport Placer
 from pgcat_cluster.relay.stock cimport Pool, Target
 
-cdef int PRIMARY, REPLICA, ANY, STANDBY, ROLES, READS, SEQUENCES, CALLS, FORGETS, UNCLEAN, UNPINS, WATCHED, PREPARES, LOOKS
+cdef int PRIMARY, REPLICA, ANY, STANDBY, ROLES, READS, SEQUENCES, CALLS, FORGETS, UNCLEAN, UNPINS, WATCHED, PREPARES, LOOKS, OWN, HEARS_ALL
 
-cdef class Client(Preparer):
+cdef class Client(Placer):
     cpdef join(self, Desk desk, parameters)
     @cython.locals(position=Py_ssize_t, p="unsigned char *", count=Py_ssize_t, stop=Py_ssize_t, length=Py_ssize_t, kind=int, server=ServerEnd)
     cpdef Py_ssize_t consume(self, bytearray buffer, Py_ssize_t start, Py_ssize_t end) except? -1
     @cython.locals(header=Py_ssize_t, kind=int, length=Py_ssize_t, stop=Py_ssize_t)
     cdef Py_ssize_t _offer(self, bytearray buffer, Py_ssize_t position, Py_ssize_t end) except? -1
     cdef object _control(self)
+    @cython.locals(server=ServerEnd)
     cdef _skip(self, int kind)
     @cython.locals(desk=Desk, flow=Flow, text_end=Py_ssize_t, server=ServerEnd)
     cdef Py_ssize_t _query(self, int kind, bytearray buffer, Py_ssize_t position, Py_ssize_t stop, Py_ssize_t end) except? -1
@@ -39,9 +40,9 @@ cdef class Client(Preparer):
     cpdef fail(self, bytes error)
     @cython.locals(desk=Desk)
     cpdef repeat(self)
-    @cython.locals(desk=Desk, survey=int, whole=Py_ssize_t, server=ServerEnd)
+    @cython.locals(desk=Desk, survey=int, whole=Py_ssize_t, server=ServerEnd, statement=Statement, own=Statement, portal=bytes)
     cdef Py_ssize_t _extended(self, int kind, bytearray buffer, Py_ssize_t position, Py_ssize_t stop, Py_ssize_t end) except? -1
-    @cython.locals(p="unsigned char *", first_stop=Py_ssize_t, bind=Py_ssize_t, is_parsed=bint, name=bytes, name_end=Py_ssize_t, length=Py_ssize_t, statement=Statement, flow=Flow, server=ServerEnd, renamed=bytearray)
+    @cython.locals(p="unsigned char *", first_stop=Py_ssize_t, bind=Py_ssize_t, bind_stop=Py_ssize_t, is_parsed=bint, name=bytes, name_end=Py_ssize_t, length=Py_ssize_t, statement=Statement, flow=Flow, server=ServerEnd, renamed=bytearray)
     cdef Py_ssize_t _usual_batch(self, Desk desk, int kind, bytearray buffer, Py_ssize_t position, Py_ssize_t stop, Py_ssize_t end) except? -2
     @cython.locals(server=ServerEnd)
     cdef _begin_batch(self, Desk desk, bytearray buffer, Py_ssize_t position, Py_ssize_t end)
@@ -54,7 +55,6 @@ cdef class Client(Preparer):
     cdef Py_ssize_t _bind(self, Desk desk, ServerEnd server, bytearray buffer, Py_ssize_t position, Py_ssize_t stop, Py_ssize_t end) except? -1
     @cython.locals(server=ServerEnd)
     cdef _sync(self)
-    cdef _probe(self, ServerEnd server)
     cdef _depart(self)
     cpdef stay(self)
     @cython.locals(server=ServerEnd)

@@ -11,7 +11,7 @@ from pgcat_cluster.relay.desk import Control, Desk
 from pgcat_cluster.relay.flows import Flow, Statement
 from pgcat_cluster.relay.ledger import Owed
 from pgcat_cluster.relay.links import Link
-from pgcat_cluster.relay.preparing import Preparer
+from pgcat_cluster.relay.placing import Placer
 
 if TYPE_CHECKING:
     from pgcat_cluster.relay.server import Server
@@ -26,17 +26,19 @@ ROLES = marks.ROLES
 READS = marks.READS
 SEQUENCES = marks.SEQUENCES
 CALLS = marks.CALLS
+OWN = marks.COMMAND | marks.BEGINS | marks.CLOSES
 FORGETS = marks.FORGETS
+HEARS_ALL = marks.HEARS_ALL
 UNCLEAN = marks.UNCLEAN
 UNPINS = marks.UNPINS
 WATCHED = marks.WATCHED
 # What a statement rarely needs of the session before it is forwarded.
-PREPARES = marks.SEQUENCES | marks.CALLS | marks.WATCHED
-# What the session looks at before a simple Query goes anywhere.
-LOOKS = marks.CALLS | marks.WATCHED
+PREPARES = marks.SEQUENCES | marks.CALLS | marks.WATCHED | marks.BEGINS | marks.CLOSES
+# What is looked at before a simple Query goes anywhere.
+LOOKS = marks.CALLS | marks.WATCHED | marks.BEGINS | marks.CLOSES
 
 
-class Client(Preparer):
+class Client(Placer):
     """One client: its lane, its request in progress, its prepared statements."""
 
     __slots__ = ()
@@ -115,7 +117,7 @@ class Client(Preparer):
                 stop = self._extended(kind, buffer, position, stop, end)
             elif kind == frames.SYNC:
                 if self.server is None:
-                    self.put_bytes(frames.ready_frame(frames.STATUS_IDLE))
+                    self._sync_here()
                 else:
                     if self.desk is not None and self.desk.mirror is not None:
                         self._copy_for_mirror(self.desk.mirror, None, buffer, position, stop, end)
@@ -182,12 +184,18 @@ class Client(Preparer):
             self.refused = False
             self.decided = False
             if kind == frames.QUERY or kind == frames.FUNCTION:
-                self.put_bytes(frames.ready_frame(frames.STATUS_IDLE))
+                self.put_bytes(frames.ready_frame(self.status))
                 return
             self.skipping = True
         if kind == frames.SYNC:
             self.skipping = False
-            self.put_bytes(frames.ready_frame(frames.STATUS_IDLE))
+            server = self.server
+            if server is None or not (self.spoils or self.unsynced):
+                self._sync_here()
+            elif self.spoils:
+                self._spoil(server)
+            else:
+                self._sync()
 
     # -- simple queries ------------------------------------------------------------------------------------
 
@@ -205,12 +213,21 @@ class Client(Preparer):
                 text_end = stop - 1 if buffer[stop - 1] == 0 else stop
                 flow = self._decide(desk, buffer, position + 5, text_end)
             if flow.flags & LOOKS:
-                desk.upcalls += 1
-                if desk.control.perform(self, flow, octets.cut(buffer, position + 5, text_end)):
+                if self._answers(desk, flow, octets.cut(buffer, position + 5, text_end)):
                     self._drop(stop, end)
                     self.flush()
                     return stop
+                if self.refusal:
+                    return self._refuse(kind, stop, end, position)
             self.flow = flow
+            if self.server is None and self.status != frames.STATUS_IDLE and not self._goes_on(desk):
+                return self._refuse(kind, stop, end, position)
+            if (
+                desk.scanner.comments > 0 or self.hint >= 0 or self.role_hint >= 0 or desk.hears == HEARS_ALL
+            ) and not self._hear(desk, buffer, position + 5, text_end):
+                return self._refuse(kind, stop, end, position)
+            if desk.shards > 1 and not self._place_text(desk, flow, buffer, position + 5, text_end):
+                return self._refuse(kind, stop, end, position)
             self.decided = True
         else:
             assert self.flow is not None
@@ -285,7 +302,13 @@ class Client(Preparer):
 
     def _checkout(self, desk: Desk, role: int) -> Server | None:
         """Take a server, or a place in the queue (None; `refused` if even that was denied)."""
-        if self.role_wish >= 0 and not self.greeting:
+        if len(self.held) > 0:
+            role = self.held_role
+        if self.greeting:
+            pass
+        elif self.role_hint >= 0:
+            role = self.role_hint
+        elif self.role_wish >= 0:
             role = self.role_wish
         elif self.primary_only or self.shuns_replicas:
             role = PRIMARY
@@ -351,6 +374,9 @@ class Client(Preparer):
         if server.parameters is not self.parameters or self.greeting:
             desk.upcalls += 1
             desk.control.align(self, server)
+        if len(self.held) > 0:
+            server.order(self.held, None)
+            self.held = b""
 
     def greet(self) -> None:
         """Get a server for a moment, to learn what the client must be told at login; no request is looked at."""
@@ -382,6 +408,8 @@ class Client(Preparer):
         if self.target is not None:
             self.target.leave(self)
         self.put_bytes(error)
+        if self.status != frames.STATUS_IDLE:
+            self.status = frames.STATUS_FAILED
         self.refused = True
         self.flush()
         self.replay()
@@ -417,11 +445,24 @@ class Client(Preparer):
             whole = self._usual_batch(desk, kind, buffer, position, stop, end)
             if whole >= 0:
                 return whole
+        if self.portals and kind != frames.PARSE and kind != frames.BIND:
+            if stop > end:
+                return position
+            portal = self._own_portal(kind, buffer, position, stop)
+            if portal is not None:
+                statement = self.portals[portal][0]
+                return self._own_frame(desk, kind, statement, buffer, position, stop, end)
         if self.server is None:
             if not self.decided:
                 survey = self._survey(desk, buffer, position, end)
                 if survey == surveys.SURVEY_MORE:
                     return position
+                if survey == surveys.SURVEY_OWN:
+                    return self._own(desk, kind, buffer, position, stop, end)
+                if survey == surveys.SURVEY_REFUSED:
+                    return self._refuse(kind, stop, end, position)
+                if self.status != frames.STATUS_IDLE and not self._goes_on(desk):
+                    return self._refuse(kind, stop, end, position)
                 if survey == surveys.SURVEY_LOCAL:
                     return self._answer_here(desk, kind, buffer, position, stop)
                 self.decided = True
@@ -464,13 +505,16 @@ class Client(Preparer):
             return self._parse(desk, server, buffer, position, stop, end)
         if stop > end:
             return position
-        self.unsynced = True
         if kind == frames.DESCRIBE:
+            own = self._own_described(desk, buffer, position, stop)
+            if own is not None:
+                return self._own_frame(desk, kind, own, buffer, position, stop, end)
             self._describe(server, buffer, position, stop)
         else:
             self._close(server, buffer, position, stop)
             if desk.mirror is not None:
                 self._copy_for_mirror(desk.mirror, None, buffer, position, stop, end)
+        self.unsynced = True
         return stop
 
     def _usual_batch(
@@ -488,6 +532,7 @@ class Client(Preparer):
             return -1
         p = buffer
         first_stop = stop
+        bind_stop = stop
         bind = position
         is_parsed = kind == frames.PARSE
         name_end = 0
@@ -500,7 +545,7 @@ class Client(Preparer):
             name = b""
             statement = desk.statements.get(octets.cut(buffer, position + 6, stop))
             length = octets.length_at(buffer, bind + 1)
-            stop = bind + 1 + length
+            bind_stop = stop = bind + 1 + length
             if length < 4 or length > frames.LENGTH_MAX:
                 return -1
         else:
@@ -522,6 +567,11 @@ class Client(Preparer):
         flow = statement.flow
         if flow.flags & PREPARES:
             return -1
+        self.role_hint = statement.role_hint
+        if desk.shards > 1 and not self._place_bind(desk, statement, buffer, bind, bind_stop):
+            return self._refuse(kind, first_stop, end, position)
+        if self.portals:
+            self.portals.pop(b"", None)
         server = self.server
         if server is None:
             self.flow = flow
@@ -536,7 +586,13 @@ class Client(Preparer):
         else:
             self.request_at = desk.clock()
         self.retry = False
-        if self.decided and self.survey_reads and self.role != PRIMARY and not server.pool.leads:
+        if (
+            self.decided
+            and self.survey_reads
+            and self.role != PRIMARY
+            and self.status == frames.STATUS_IDLE
+            and not server.pool.leads
+        ):
             self.retry = True
             self.request = octets.cut(buffer, position, stop)
         self.decided = False
@@ -579,6 +635,7 @@ class Client(Preparer):
         if (
             self.survey_reads
             and self.role != PRIMARY
+            and self.status == frames.STATUS_IDLE
             and not server.pool.leads
             and self.survey_end <= end - position
         ):
@@ -619,9 +676,13 @@ class Client(Preparer):
                     statement = Statement(text, types, flow, b"")
                 else:
                     statement = desk.statements.make(text, types, flow)
+                if not self._locate_constants(desk, statement, buffer, name_end + 1, text_end):
+                    return self._refuse(frames.PARSE, stop, end, position)
         else:
             statement = Statement(b"", b"", self._unknown(desk), self._unknown_name(name), False)
         flow = statement.flow
+        if flow.flags & OWN and self._is_own(desk, flow):
+            return self._own_frame(desk, frames.PARSE, statement, buffer, position, stop, end)
         if flow.role == PRIMARY and self._moves():
             if not self.probed:
                 self._probe(server)
@@ -720,6 +781,10 @@ class Client(Preparer):
         name = frames.cut_name(octets.cut(buffer, portal_end + 1, name_end))
         statement = self._statement(name)
         if statement is not None:
+            if statement.flow.flags & OWN and self._is_own(desk, statement.flow):
+                return self._own_frame(desk, frames.BIND, statement, buffer, position, stop, end)
+            if desk.shards > 1 and not self._place_bind(desk, statement, buffer, position, limit):
+                return self._refuse(frames.BIND, stop, end, position)
             if statement.flow.role == PRIMARY and self._moves():
                 if not self.probed:
                     self._probe(server)
@@ -737,6 +802,8 @@ class Client(Preparer):
                 desk.control.watch(self, statement.text)
         if desk.mirror is not None:
             self._copy_for_mirror(desk.mirror, statement, buffer, position, stop, end)
+        if self.portals:
+            self.portals.pop(octets.cut(buffer, position + 5, portal_end), None)
         desk.binds += 1
         self.unsynced = True
         self.executed = True
@@ -755,15 +822,6 @@ class Client(Preparer):
         server.put_bytes(server_name)
         self._forward(server, buffer, name_end, stop, end)
         return stop
-
-    def _probe(self, server: Server) -> None:
-        """Wait until all that was sent of a batch without Sync has been answered, or has failed.
-
-        The answer to a Close that can not fail tells; it does not come if there was an error.
-        """
-        server.put_bytes(frames.close_frame(marks.NOBODY) + frames.FLUSH_FRAME)
-        server.ledger.append(ledgers.OWED_PROBE)
-        self.probing = True
 
     def _sync(self) -> None:
         server = self.server

@@ -23,6 +23,11 @@ cdef class ClientEnd(Waiter):
     cdef public Flow flow
     cdef public int role
     cdef public Py_ssize_t shard
+    cdef public Py_ssize_t hint
+    cdef public int role_hint
+    cdef public bytes refusal
+    cdef public bint spoils
+    cdef public bint spoiling
     cdef public bint decided
     cdef public bint awaiting
     cdef public bint unsynced
@@ -48,6 +53,9 @@ cdef class ClientEnd(Waiter):
     cdef public bint copy_synced
     cdef public bint copy_doubt
     cdef public Py_ssize_t copy_syncs
+    cdef public bytes held
+    cdef public int held_role
+    cdef public dict portals
     cdef public Py_ssize_t shard_wish
     cdef public int role_wish
     cdef public bint wishes_end
@@ -61,10 +69,12 @@ cdef class ClientEnd(Waiter):
     cdef public bint greeting
     cdef public bint pinned
     cdef public bint has_shapes
+    cdef public bint is_utf8
     cdef public dict statements
     cdef public dict overlay
     cdef public dict planned
     cdef public Statement surveyed
+    cdef public Statement found
     cdef public list answered
     cdef public Statement unnamed
     cdef public set spelled

@@ -48,12 +48,14 @@ class ClientEnd(Waiter):
     __slots__ = (
         "answered", "attempts", "awaiting", "copy_ahead", "copy_doubt", "copy_synced", "copy_syncs",
         "copying", "cork", "coupled_at", "decided", "desk", "detail", "errors", "executed", "failed",
-        "fell_behind", "flags", "flow", "greeting", "has_shapes", "is_glued", "is_simple", "is_starting",
-        "lingering", "longest_wait_s", "names", "needs", "overlay", "parameters", "pinned", "planned", "pool",
-        "positions", "primary_only", "probed", "probing", "queries", "reads_wish", "ready_at", "receiver", "refused",
-        "request", "request_at", "retry", "role", "role_wish", "server", "settling", "shard", "shard_wish",
-        "shuns_replicas", "skipping", "spelled", "statements", "status", "streaming", "survey_end",
-        "survey_reads", "surveyed", "target", "transactions", "unnamed", "unsynced", "wait_since", "wishes_end",
+        "fell_behind", "flags", "flow", "found", "greeting", "has_shapes", "held", "held_role", "hint",
+        "is_glued", "is_simple", "is_starting", "is_utf8", "lingering", "longest_wait_s", "names", "needs",
+        "overlay", "parameters", "pinned", "planned", "pool", "portals", "positions", "primary_only",
+        "probed", "probing", "queries", "reads_wish", "ready_at", "receiver", "refusal", "refused", "request",
+        "request_at", "retry", "role", "role_hint", "role_wish", "server", "settling", "shard", "shard_wish",
+        "shuns_replicas", "skipping", "spelled", "spoiling", "spoils", "statements", "status", "streaming",
+        "survey_end", "survey_reads", "surveyed", "target", "transactions", "unnamed", "unsynced",
+        "wait_since", "wishes_end",
     )  # fmt: skip
 
     def __init__(self, sock: socket, reactor: Reactor, scratch: bytearray, receiver: Receiver) -> None:
@@ -74,6 +76,13 @@ class ClientEnd(Waiter):
         self.flow: Flow | None = None
         self.role = marks.PRIMARY
         self.shard = 0
+        # What its comments say, -1 if nothing; why it was refused; whether its refusal is still to be told the server,
+        # or being told.
+        self.hint = -1
+        self.role_hint = -1
+        self.refusal = b""
+        self.spoils = False
+        self.spoiling = False
         self.decided = False
         self.awaiting = False
         self.unsynced = False
@@ -100,7 +109,12 @@ class ClientEnd(Waiter):
         self.copy_synced = False
         self.copy_doubt = False
         self.copy_syncs = 0
-        # The session. Its wishes are -1 where it has none.
+        # A BEGIN that no server has seen yet, and the role it needs; portals of statements that are answered here,
+        # each with the rest of its Bind.
+        self.held = b""
+        self.held_role = marks.PRIMARY
+        self.portals: dict[bytes, tuple[Statement, bytes]] = {}
+        # The session. Its wishes are -1 where it has none; some may end with the transaction.
         self.shard_wish = -1
         self.role_wish = -1
         self.reads_wish = -1
@@ -115,10 +129,12 @@ class ClientEnd(Waiter):
         self.greeting = False
         self.pinned = False
         self.has_shapes = True
+        self.is_utf8 = False
         self.statements: dict[bytes, Statement] = {}
         self.overlay: dict[bytes, Statement | None] = {}
         self.planned: dict[bytes, Statement] = {}
         self.surveyed: Statement | None = None
+        self.found: Statement | None = None
         self.answered: list[Owed] = []
         self.unnamed: Statement | None = None
         self.spelled: set[bytes] = set()

@@ -14,6 +14,8 @@ cdef class Desk(Gate):
     cdef public Flow session_flow
     cdef public bint is_session_mode
     cdef public object mirror
+    cdef public Py_ssize_t default_shard
+    cdef public int hears
     cdef public Py_ssize_t statement_bytes_max
     cdef public Py_ssize_t prepared_max
     cdef public unsigned long long upcalls

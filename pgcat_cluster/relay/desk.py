@@ -57,6 +57,30 @@ class Control(Protocol):
     def watch(self, client: Client, text: bytes) -> None:
         """A prepared statement is about to be executed whose flow is watched."""
 
+    def own_columns(self, client: Client, flow: Flow, text: bytes, bind: bytes) -> bytes:
+        """RowDescription or NoData of a statement that is answered here; `bind` is what follows the names in Bind."""
+
+    def own_answer(self, client: Client, flow: Flow, text: bytes, bind: bytes) -> bytes:
+        """Carry out a statement that is answered here: what follows Execute, or an ErrorResponse."""
+
+    def begun_twice(self, client: Client, tag: bytes) -> bytes:
+        """What follows a BEGIN inside a transaction, whose CommandComplete is `tag`."""
+
+    def hear(self, client: Client, text: bytes) -> bool:
+        """Find what the comments of a statement say: `hint` and `role_hint`. False: nonsense, as `refusal` says."""
+
+    def locate(self, client: Client, statement: Statement | None, flow: Flow, found: int, text: bytes) -> int:
+        """The shard of a statement whose keys do not say it by themselves; -1: none, as `refusal` says.
+
+        `found` is why not. `text` is that of a simple Query, or a Bind message of `statement`.
+        """
+
+    def misplace(self, client: Client, flow: Flow, shard: int) -> None:
+        """A statement is for another shard than the server that the client must stay with: say so in `refusal`."""
+
+    def abort(self, client: Client) -> None:
+        """A transaction without a server has failed, and something else than its end was asked: say so in `refusal`."""
+
     def align(self, client: Client, server: Server) -> None:
         """Put the client's parameters into force on the server it has just got."""
 
@@ -120,10 +144,11 @@ class Desk(Gate):
     """
 
     __slots__ = (
-        "binds", "client_bytes_received", "client_bytes_sent", "client_parses", "clock", "control", "errors",
-        "flows", "is_session_mode", "mirror", "prepared_max", "queries", "query_s", "repeats", "scanner",
-        "server_bytes_received", "server_bytes_sent", "server_parses", "session_flow", "statement_bytes_max",
-        "statements", "transaction_s", "transactions", "unknown_statements", "upcalls", "wait_s",
+        "binds", "client_bytes_received", "client_bytes_sent", "client_parses", "clock", "control",
+        "default_shard", "errors", "flows", "hears", "is_session_mode", "mirror", "prepared_max", "queries",
+        "query_s", "repeats", "scanner", "server_bytes_received", "server_bytes_sent", "server_parses",
+        "session_flow", "statement_bytes_max", "statements", "transaction_s", "transactions",
+        "unknown_statements", "upcalls", "wait_s",
     )  # fmt: skip
 
     def __init__(
@@ -150,6 +175,9 @@ class Desk(Gate):
         self.statements = Statements(flow_entries_max)
         self.session_flow = Flow(marks.PRIMARY, marks.ENDS, "session mode")
         self.is_session_mode = is_session_mode
+        # The shard of statements that lead to none, -1 if there is none.
+        self.default_shard = -1
+        self.hears = marks.HEARS_COMMENTS
         self.statement_bytes_max = statement_bytes_max
         self.prepared_max = prepared_max
         # Only the lanes pay for it, and only where there is one.

@@ -1,5 +1,6 @@
 cimport cython
 
+from pgcat_cluster.relay.selectors cimport Selector
 
 cdef class Flow:
     cdef public int role
@@ -7,6 +8,9 @@ cdef class Flow:
     cdef public str reason
     cdef public tuple parameters
     cdef public object detail
+    cdef public int reach
+    cdef public Selector selector
+    cdef public str refusal
 
 cdef class Statement:
     cdef public bytes text
@@ -15,6 +19,9 @@ cdef class Statement:
     cdef public bytes server_name
     cdef public bint is_kept
     cdef public Py_ssize_t proven
+    cdef public Py_ssize_t shard
+    cdef public Py_ssize_t hint
+    cdef public int role_hint
 
     cpdef bytes parse_frame(self, bytes name)
 

@@ -2,26 +2,44 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from pgcat_cluster.relay import marks
+
+if TYPE_CHECKING:
+    from pgcat_cluster.relay.selectors import Selector
 
 
 class Flow:
     """What was decided about one shape. Immutable but for `role`, which a refusal by a standby moves to the primary.
 
     `flags` are the marks of `relay.marks`; `parameters` names custom parameters that the statement may set;
-    `reason` is constant text; `detail` belongs to the session.
+    `reason` is constant text; `detail` belongs to the session, but for BEGIN, COMMIT and ROLLBACK: there it is the
+    answer. `reach` says to which shards it may go: by `selector` if it is KEYED, and `refusal` says why nobody can
+    tell.
     """
 
-    __slots__ = ("detail", "flags", "parameters", "reason", "role")
+    __slots__ = ("detail", "flags", "parameters", "reach", "reason", "refusal", "role", "selector")
 
     def __init__(
-        self, role: int, flags: int, reason: str, parameters: tuple[str, ...] = (), detail: object = None
+        self,
+        role: int,
+        flags: int,
+        reason: str,
+        parameters: tuple[str, ...] = (),
+        detail: object = None,
+        reach: int = marks.ANYWHERE,
+        selector: Selector | None = None,
+        refusal: str = "",
     ) -> None:
         self.role = role
         self.flags = flags
         self.reason = reason
         self.parameters = parameters
         self.detail = detail
+        self.reach = reach
+        self.selector = selector
+        self.refusal = refusal
 
 
 class Statement:
@@ -30,9 +48,13 @@ class Statement:
     `server_name` is what it is called on every server link, the same for all clients that prepared the same
     text with the same types. `proven` is the epoch in which a server last accepted it, 0 for never.
     One that was too long to be held (not `is_kept`) is on one server link alone, under its client's own name.
+    `shard` is what its constants say of it, a code below 0 if nothing; `hint` and `role_hint` are what its comments
+    say, -1 if nothing.
     """
 
-    __slots__ = ("flow", "is_kept", "proven", "server_name", "text", "types")
+    __slots__ = (
+        "flow", "hint", "is_kept", "proven", "role_hint", "server_name", "shard", "text", "types",
+    )  # fmt: skip
 
     def __init__(
         self, text: bytes, types: bytes, flow: Flow, server_name: bytes, is_kept: bool = True
@@ -43,6 +65,9 @@ class Statement:
         self.server_name = server_name
         self.is_kept = is_kept
         self.proven = 0
+        self.shard = marks.UNSAID
+        self.hint = -1
+        self.role_hint = -1
 
     def parse_frame(self, name: bytes) -> bytes:
         """The Parse message that prepares this statement under a name. `types` holds count and type ids."""

@@ -29,6 +29,7 @@ READY = 0x5A
 NOTIFICATION = 0x41
 
 STATUS_IDLE = 0x49
+STATUS_OPEN = 0x54
 STATUS_FAILED = 0x45
 LENGTH_MAX = 0x3FFFFFFF
 
@@ -67,7 +68,12 @@ READY_HEAD = b"Z\x00\x00\x00\x05"
 READY_BYTES = 6
 TERMINATE_FRAME = b"X\x00\x00\x00\x04"
 PARSE_COMPLETE_FRAME = b"1\x00\x00\x00\x04"
+BIND_COMPLETE_FRAME = b"2\x00\x00\x00\x04"
 CLOSE_COMPLETE_FRAME = b"3\x00\x00\x00\x04"
+NO_PARAMETERS_FRAME = b"t\x00\x00\x00\x06\x00\x00"
+ROLLBACK_FRAME = b"C\x00\x00\x00\x0dROLLBACK\x00"
+# A Bind of a statement that nobody has, which fails whatever the server is in the middle of.
+FAIL_SYNC = b"B\x00\x00\x00\x19\x00_pgcat_nobody\x00\x00\x00\x00\x00\x00\x00" + SYNC_FRAME
 
 
 def cut_name(name: bytes) -> bytes:

@@ -31,6 +31,19 @@ WATCHED: Final = 2048  # somebody wants to be told of each execution
 DOUBTS: Final = 4096  # may change data, for all that is known
 DEFINES: Final = 8192  # defines functions
 BY_CATALOG: Final = 16384  # was decided by what a server says of its functions
+BEGINS: Final = 32768  # a lone BEGIN: in a sharded pool it is held back until a statement names the shard
+CLOSES: Final = 65536  # a lone COMMIT or ROLLBACK
+
+# Which statements may say in their text where they want to go.
+HEARS_COMMENTS: Final = 0  # those with a comment that mentions a shard or a role
+HEARS_ALL: Final = 1  # all: the pool has patterns of its own
+
+# To which shards of a pool a statement may go.
+ANYWHERE: Final = 0  # any of them has the answer
+KEYED: Final = 1  # the one of its keys, which its selector finds
+NOWHERE: Final = 2  # nobody can tell
+# What is found instead of a shard while nothing was found, beside the codes of `selectors`.
+UNSAID: Final = -100
 
 # Names of prepared statements on server links. A client's own name never reaches a server under this prefix.
 SERVER_NAME_PREFIX: Final = b"_pgcat_"

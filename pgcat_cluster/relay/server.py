@@ -116,10 +116,12 @@ class Server(ServerEnd):
                 # A statement of ours may have failed, behind which stands a Sync of ours.
                 is_own = self._strike()
                 is_fatal = buffer.find(b"VFATAL\0", stop - length + 4, stop) >= 0
-                is_refused = client.retry and sqlstate == b"25006"
+                is_refused = client.retry and sqlstate == b"25006" and client.role_wish < 0
+                # The statement that fails on purpose, for its client was told already what it must not do.
+                is_spoilt = client.spoiling and not is_fatal
                 # A server that ends while it owes what another one can answer: the end of the link tells (`lost`).
                 is_ending = client.retry and is_fatal
-                is_swallowed = is_own or is_refused or is_ending
+                is_swallowed = is_own or is_refused or is_ending or is_spoilt
                 names_ours = buffer.find(marks.SERVER_NAME_PREFIX, position, stop) >= 0
                 if not is_swallowed:
                     client.retry = False
@@ -128,7 +130,10 @@ class Server(ServerEnd):
                     run = stop
                 position = stop
                 if is_swallowed:
-                    if is_ending:
+                    if is_spoilt:
+                        client.spoiling = False
+                        client.failed = True
+                    elif is_ending:
                         self.is_fatal = True
                     elif is_refused and not is_own:
                         self._stand_aside(client)

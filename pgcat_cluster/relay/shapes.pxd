@@ -15,6 +15,7 @@ cdef class Scanner:
     cdef bytearray _kept
     cdef long long[::1] _openings, _opened, _row_starts, _row_ends
     cdef readonly Py_ssize_t constants, constants_max, comments
+    cdef readonly bint is_placed
     cdef readonly long long[::1] starts, ends, kinds, places, comment_starts, comment_ends
 
     @cython.locals(shape=bytes)
@@ -24,6 +25,9 @@ cdef class Scanner:
         unicode=bint, i=Py_ssize_t, stop=Py_ssize_t, byte=int, kind=int, marker=int, outer=int, shape=bytes,
     )
     cpdef bytes scan(self, bytearray buffer, Py_ssize_t start, Py_ssize_t end)
+    @cython.locals(n=Py_ssize_t, start=Py_ssize_t, end=Py_ssize_t)
+    cpdef bint mentions(self, bytearray buffer) except? -1
+    cpdef forget(self)
     cdef int _note_comment(self, Py_ssize_t start, Py_ssize_t end) noexcept
     @cython.locals(opened=Py_ssize_t, n=Py_ssize_t, folded=Py_ssize_t, row_start=Py_ssize_t, row_end=Py_ssize_t)
     cdef Py_ssize_t _close(self, unsigned char *out, Py_ssize_t size, int byte, Py_ssize_t depth) noexcept

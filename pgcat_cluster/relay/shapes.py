@@ -78,7 +78,7 @@ class Scanner:
     for, stand at buffer[starts[n]:ends[n]], kinds[n] is the letter of their marker, and places[n] is where in
     the shape the marker stands: that of the first item for all items of a list, and that in the first row for
     all rows that became one. `comments` counts comments, which are recorded likewise. All of it is meaningless
-    when scan returned None.
+    when scan returned None. `is_placed`: constants were recorded, which a glance may leave out.
     """
 
     __slots__ = (
@@ -93,6 +93,7 @@ class Scanner:
         "constants",
         "constants_max",
         "ends",
+        "is_placed",
         "kinds",
         "places",
         "starts",
@@ -111,6 +112,7 @@ class Scanner:
         self.ends = array("q", bytes(8 * constants_max))
         self.kinds = array("q", bytes(8 * constants_max))
         self.places = array("q", bytes(8 * constants_max))
+        self.is_placed = False
         self.comments = 0
         self.comment_starts = array("q", bytes(8 * _COMMENTS_MAX))
         self.comment_ends = array("q", bytes(8 * _COMMENTS_MAX))
@@ -122,6 +124,7 @@ class Scanner:
             return self.scan(buffer, start, end)
         self.comments = 0
         self.constants = shape.count(0)
+        self.is_placed = False
         return shape
 
     def scan(self, buffer: bytearray, start: int, end: int) -> bytes | None:
@@ -134,6 +137,7 @@ class Scanner:
         depth = 0
         blank = False
         unicode = False
+        self.is_placed = True
         self.constants = 0
         self.comments = 0
         i = start
@@ -249,6 +253,21 @@ class Scanner:
         if unicode and b"uescape" in shape:
             return None  # the constant behind UESCAPE decides what the name before it means
         return shape
+
+    def mentions(self, buffer: bytearray) -> bool:
+        """Whether a comment of buffer may say where its statement wants to go."""
+        if self.comments > _COMMENTS_MAX:
+            return True
+        for n in range(self.comments):
+            start, end = self.comment_starts[n], self.comment_ends[n]
+            if buffer.find(b"shard", start, end) >= 0 or buffer.find(b"role", start, end) >= 0:
+                return True
+        return False
+
+    def forget(self) -> None:
+        """Of what comes next nothing is known."""
+        self.constants = 0
+        self.comments = 0
 
     def _note_comment(self, start: int, end: int) -> None:
         if self.comments < _COMMENTS_MAX:

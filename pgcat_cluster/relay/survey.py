@@ -24,11 +24,15 @@ COMMAND = marks.COMMAND
 PRIMARY = marks.PRIMARY
 REPLICA = marks.REPLICA
 READS = marks.READS
+OWN = marks.COMMAND | marks.BEGINS | marks.CLOSES
 
-# What a survey finds: wait for more bytes, a server is needed, or it can be answered here.
+# What a survey finds: wait for more bytes, a server is needed, it can be answered here, its first frame is about a
+# statement of ours, or it must not run.
 SURVEY_MORE = 0
 SURVEY_SERVER = 1
 SURVEY_LOCAL = 2
+SURVEY_OWN = 3
+SURVEY_REFUSED = 4
 
 
 class Surveyor(ClientEnd):
@@ -70,6 +74,8 @@ class Surveyor(ClientEnd):
             return self._decide_unread(desk, buffer, start, stop)
         shape = desk.scanner.glance(buffer, start, stop) if self.has_shapes else None
         if shape is None:
+            # Nothing is known of its constants and comments.
+            desk.scanner.forget()
             desk.upcalls += 1
             desk.unknown_statements += 1
             return desk.control.analyse(self._itself(), octets.cut(buffer, start, stop), None)
@@ -95,6 +101,7 @@ class Surveyor(ClientEnd):
         p = buffer
         position = start
         self.planned.clear()
+        is_placed = False
         role = REPLICA
         local = True
         reads = True
@@ -131,6 +138,16 @@ class Surveyor(ClientEnd):
                     return SURVEY_MORE
                 self.surveyed = None
                 flow = self._flow_of(desk, kind, buffer, position, stop, end)
+                if flow is not None and flow.flags & OWN and self._is_own(desk, flow):
+                    if position == start:
+                        self.surveyed = self.found
+                        return SURVEY_OWN
+                    # Its turn comes when the others have been answered.
+                    reads = False
+                    local = False
+                    break
+                if self.refusal:
+                    return SURVEY_REFUSED
                 if kind != frames.PARSE or not self._is_proven(desk):
                     local = False
                 if flow is None:
@@ -144,6 +161,17 @@ class Surveyor(ClientEnd):
                         role = PRIMARY
                     if not flow.flags & READS:
                         reads = False
+                    if kind == frames.BIND and not is_placed:
+                        statement = self.found
+                        if statement is not None:
+                            self.role_hint = statement.role_hint
+                        if statement is not None and desk.shards > 1:
+                            if stop > end and stop - start <= BATCH_BYTES_MAX:
+                                return SURVEY_MORE
+                            limit = stop if stop < end else end
+                            if not self._place_bind(desk, statement, buffer, position, limit):
+                                return SURVEY_REFUSED
+                        is_placed = True
                 if stop > end:
                     if stop - start <= BATCH_BYTES_MAX:
                         return SURVEY_MORE
@@ -155,6 +183,9 @@ class Surveyor(ClientEnd):
                 local = False
                 break
             position = stop
+        if not is_placed and desk.shards > 1:
+            # Only prepared, and that can be on any shard.
+            self.shard = self.shard_wish if self.shard_wish >= 0 else desk.draw() % desk.shards
         self.survey_end = position - start
         self.survey_reads = reads and found
         self.role = role if found else PRIMARY
@@ -164,7 +195,11 @@ class Surveyor(ClientEnd):
     def _flow_of(
         self, desk: Desk, kind: int, buffer: bytearray, position: int, stop: int, end: int
     ) -> Flow | None:
-        """The flow of a Parse's text, or of the statement a Bind or Describe names; None if there is none."""
+        """The flow of a Parse's text, or of the statement a Bind or Describe names; None if there is none.
+
+        That statement is `found`.
+        """
+        self.found = None
         if desk.is_session_mode:
             return desk.session_flow
         limit = stop if stop < end else end
@@ -187,11 +222,20 @@ class Surveyor(ClientEnd):
             statement = desk.statements.get(octets.cut(buffer, name_end + 1, stop))
             if statement is None or not self.has_shapes:
                 flow = self._decide(desk, buffer, name_end + 1, text_end)
-                statement = Statement(b"", b"", flow, b"")
+                text, types = b"", b""
+                if desk.shards > 1 or flow.flags & OWN:
+                    text = octets.cut(buffer, name_end + 1, text_end)
+                    types = octets.cut(buffer, text_end + 1, stop)
+                statement = Statement(text, types, flow, b"")
+                if flow.flags & OWN:
+                    statement = desk.statements.make(text, types, flow)
+                elif not self._locate_constants(desk, statement, buffer, name_end + 1, text_end):
+                    return flow
             elif len(name) == 0 or (name not in self.planned and self._statement(name) is None):
                 self.surveyed = statement
             # A batch may use the name at once.
             self.planned[name] = statement
+            self.found = statement
             return statement.flow
         name_end = octets.find_nul(buffer, name_start, limit)
         if name_end < 0:
@@ -200,7 +244,19 @@ class Surveyor(ClientEnd):
         named = self.planned.get(name)
         if named is None:
             named = self._statement(name)
+        self.found = named
         return None if named is None else named.flow
+
+    def _is_own(self, desk: Desk, flow: Flow) -> bool:
+        raise NotImplementedError
+
+    def _place_bind(self, desk: Desk, statement: Statement, buffer: bytearray, start: int, stop: int) -> bool:
+        raise NotImplementedError
+
+    def _locate_constants(
+        self, desk: Desk, statement: Statement, buffer: bytearray, start: int, stop: int
+    ) -> bool:
+        raise NotImplementedError
 
     def _is_proven(self, desk: Desk) -> bool:
         """Whether a server has accepted the Parse just surveyed, so that no one needs to ask again."""

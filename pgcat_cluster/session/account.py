@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
+from pgcat_cluster.relay import marks
 from pgcat_cluster.relay.client import Client
 from pgcat_cluster.relay.desk import Desk
 from pgcat_cluster.relay.server import Server
 from pgcat_cluster.relay.stock import Pool
+from pgcat_cluster.routing.placement import placement_of
 from pgcat_cluster.session.parameters import Parameters
 from pgcat_cluster.session.plugins import plugins_of
 from pgcat_cluster.session.wishes import NO_WISHES, Wishes, role_mark
@@ -182,6 +184,7 @@ class Account:
     def __init__(self, settings: PoolSettings, shards: list[ShardPlace]) -> None:
         self.settings = settings
         self.plugins = plugins_of(settings.plugins, settings.key)
+        self.placement = placement_of(settings)
         self.shards = shards
         self.desk: Desk | None = None
         self.clients: set[Client] = set()
@@ -201,6 +204,22 @@ class Account:
         self.resumed_at = 0.0
         # What a client's own login proved, for users whose password only the servers know.
         self.scram_keys: ScramKeys | None = None
+
+    def steer(self) -> None:
+        """Put into force what the settings say of how statements find their way."""
+        settings, desk = self.settings, self.desk
+        assert desk is not None
+        self.plugins = plugins_of(settings.plugins, settings.key)
+        self.placement = placement_of(settings)
+        desk.default_shard = -1
+        desk.hears = marks.HEARS_COMMENTS
+        sharding = settings.sharding
+        if sharding is None:
+            return
+        if sharding.shard_id_regex or sharding.sharding_key_regex:
+            desk.hears = marks.HEARS_ALL
+        if sharding.otherwise == "default_shard" and isinstance(sharding.default_shard, int):
+            desk.default_shard = sharding.default_shard
 
     def pools(self) -> Iterator[Pool]:
         """Every pool of every shard."""

@@ -33,28 +33,24 @@ from pgcat_cluster.relay.links import Link
 from pgcat_cluster.relay.server import Server
 from pgcat_cluster.relay.stock import Pool, Target
 from pgcat_cluster.session.account import Account, Backend, ShardPlace, Source, Visitor
-from pgcat_cluster.session.answers import answer, foretold, ground_of
+from pgcat_cluster.session.answers import answer, ground_of
 from pgcat_cluster.session.catalogs import Catalogs, judge_anew
 from pgcat_cluster.session.consistency import Consistency, wait_for
 from pgcat_cluster.session.decisions import ALL_OURS, ANY_PARAMETER, UNKNOWN, decide
+from pgcat_cluster.session.directions import Directions
 from pgcat_cluster.session.parameters import (
     Catalogue,
     Parameters,
     align_query,
     has_shapes,
+    is_utf8,
     read_state,
     shuns_replicas,
     state_query,
 )
 from pgcat_cluster.session.positions import POSITION_QUERY
 from pgcat_cluster.session.questions import Question, Rows
-from pgcat_cluster.session.replies import (
-    CommandAnswer,
-    as_fatal,
-    description,
-    execution_frames,
-    simple_frames,
-)
+from pgcat_cluster.session.replies import as_fatal, simple_frames
 from pgcat_cluster.session.wishes import WAIT_FOR, for_servers, short_name, wishes_of, wishes_of_pool
 from pgcat_cluster.topology.view import NOT_SEEN
 from pgcat_cluster.wire import messages
@@ -99,7 +95,7 @@ class Effects(Protocol):
         """Call back once, when so much time has passed."""
 
 
-class Control:
+class Control(Directions):
     """One for all accounts of a node."""
 
     def __init__(self, effects: Effects, clock: Callable[[], float], keys: CancelKeys[Client]) -> None:
@@ -375,7 +371,12 @@ class Control:
     def analyse(self, client: Client, text: bytes, shape: bytes | None) -> Flow:
         account = _account(client)
         decision = decide(
-            text, shape, account.settings, has_shapes=client.has_shapes, catalog=account.catalog
+            text,
+            shape,
+            account.settings,
+            has_shapes=client.has_shapes,
+            catalog=account.catalog,
+            placement=account.placement,
         )
         if account.settings.functions != "catalog":
             decision.flow.flags &= ~marks.DEFINES
@@ -390,6 +391,15 @@ class Control:
             desk.flows.offer(shape, decision.flow)
         return decision.flow
 
+    def decide_anew(self, account: Account) -> None:
+        """The rules have changed: nothing that was decided by the old ones holds, prepared statements included."""
+        desk = _desk(account)
+        desk.forget()
+        for client in account.clients:
+            for statement in {*client.statements.values(), client.unnamed}:
+                if statement is not None and statement.is_kept:
+                    client.decide_anew(statement)
+
     def perform(self, client: Client, flow: Flow, text: bytes) -> bool:
         """A command of ours, or DEALLOCATE of a statement that was prepared by protocol.
 
@@ -398,7 +408,13 @@ class Control:
         if flow.flags & marks.WATCHED:
             self.watch(client, text)
         if flow.flags & marks.COMMAND:
-            self._tell(client, answer(client, flow, text.decode(errors="surrogateescape")))
+            said = answer(client, flow, text.decode(errors="surrogateescape"))
+            if said.fault is not None:
+                self.turn_away(client, said.fault)
+                return False
+            # Any simple Query drops it.
+            client.unnamed = None
+            client.put_bytes(simple_frames(said, client.status))
             return True
         name = flow.detail
         if not isinstance(name, bytes) or name not in client.statements or client.status == _FAILED:
@@ -412,32 +428,6 @@ class Control:
             messages.command_complete("DEALLOCATE") + messages.ready_for_query(bytes((client.status,)))
         )
         return True
-
-    def _tell(self, client: Client, answer: CommandAnswer) -> None:
-        """Answer a command that came as a simple Query."""
-        if answer.fault is not None:
-            self._count(client, answer.fault)
-        # Any simple Query drops it.
-        client.unnamed = None
-        client.put_bytes(simple_frames(answer, client.status))
-
-    def own_columns(self, client: Client, flow: Flow, text: bytes, bind: bytes) -> bytes:
-        """RowDescription or NoData of what is answered here; `bind` is a Bind from its parameters' formats on."""
-        columns = foretold(flow, text.decode(errors="surrogateescape")).columns
-        return description(columns, _result_formats(bind))
-
-    def own_answer(self, client: Client, flow: Flow, text: bytes, bind: bytes) -> bytes:
-        """What follows Execute of what is answered here."""
-        told = answer(client, flow, text.decode(errors="surrogateescape"))
-        if told.fault is not None:
-            self._count(client, told.fault)
-        return execution_frames(told, _result_formats(bind))
-
-    def wish_no_more(self, client: Client) -> None:
-        """A transaction has ended: the wishes of SET LOCAL are no longer in force."""
-        visitor = client.detail
-        assert isinstance(visitor, Visitor)
-        visitor.wish(client, visitor.wishes)
 
     def watch(self, client: Client, text: bytes) -> None:
         plugins = _account(client).plugins
@@ -512,6 +502,7 @@ class Control:
         visitor = client.detail
         assert isinstance(visitor, Visitor)
         client.has_shapes = has_shapes(reported)
+        client.is_utf8 = is_utf8(reported)
         visitor.application_name = reported.get("application_name", "")
         visitor.key_pid, visitor.secret = self.keys.issue(client, visitor.protocol_minor)
         client.put_bytes(
@@ -533,7 +524,7 @@ class Control:
         try:
             self._begin_wishes(client, visitor, values)
         except Fault as fault:
-            self._count(client, fault)
+            self.count(client, fault)
             client.dismiss(as_fatal(messages.error_response(fault)[5:]))
             return
         known = account.greetings.get(parameters)
@@ -561,6 +552,7 @@ class Control:
         backend.reported[name] = value
         if client is not None:
             client.has_shapes = has_shapes(backend.reported)
+            client.is_utf8 = is_utf8(backend.reported)
             if name == "application_name" and isinstance(client.detail, Visitor):
                 client.detail.application_name = value
 
@@ -684,27 +676,21 @@ class Control:
 
     def dismiss(self, client: Client, fault: Fault) -> None:
         """Tell a client why it must go, and close."""
-        self._count(client, fault)
+        self.count(client, fault)
         client.dismiss(messages.error_response(fault))
 
     def _refuse(self, client: Client, fault: Fault) -> None:
         """Tell a client that waits that it gets no server; a client at login must go."""
         if client.greeting:
             client.greeting = False
-            self._count(client, fault)
+            self.count(client, fault)
             client.dismiss(as_fatal(messages.error_response(fault)[5:]))
             return
-        self._count(client, fault)
+        self.count(client, fault)
         visitor = client.detail
         if isinstance(visitor, Visitor):
             visitor.refused_at, visitor.refusal = client.queries, str(fault)
         client.fail(messages.error_response(fault))
-
-    def _count(self, client: Client, fault: Fault) -> None:
-        visitor = client.detail
-        if isinstance(visitor, Visitor):
-            visitor.account.faults[fault.sqlstate] += 1
-            client.errors += 1
 
     # -- cancel --------------------------------------------------------------------------------------------
 
@@ -859,11 +845,6 @@ class _Prewarming:
         if self.error is not None:
             reason = messages.fields_of_error(self.error).get("M", "")
             self.control.effects.prewarming_failed(server.pool, self.query, reason)
-
-
-def _result_formats(bind: bytes) -> tuple[int, ...]:
-    """The formats in which a Bind wants its results; `bind` is empty where there was none."""
-    return messages.parse_bind(b"\0\0" + bind).result_formats if bind else ()
 
 
 def _lingers(server: Server, now: float) -> bool:

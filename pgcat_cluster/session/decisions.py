@@ -7,6 +7,7 @@ from msgspec import Struct
 from pgcat_cluster.relay import marks
 from pgcat_cluster.relay.flows import Flow
 from pgcat_cluster.relay.shapes import render
+from pgcat_cluster.routing.placement import Placement
 from pgcat_cluster.routing.role import role_for
 from pgcat_cluster.session.parameters import names_in
 from pgcat_cluster.sql.analysis import analyze
@@ -16,6 +17,7 @@ from pgcat_cluster.sql.volatility import UNKNOWN as NOT_ASKED
 from pgcat_cluster.sql.volatility import FunctionCatalog, FunctionRules
 from pgcat_cluster.topology.model import PoolSettings
 from pgcat_cluster.topology.settings import Reads
+from pgcat_cluster.wire import messages
 
 _LEAVES = frozenset(
     {
@@ -39,7 +41,14 @@ ANY_PARAMETER = ""
 # Stands there for "resets all parameters", and with them those that no server knows.
 ALL_OURS = "pgcat.*"
 
-UNKNOWN = Flow(marks.PRIMARY, marks.UNCLEAN | marks.WRITES | marks.ENDS, "not understood", (ANY_PARAMETER,))
+UNKNOWN = Flow(
+    marks.PRIMARY,
+    marks.UNCLEAN | marks.WRITES | marks.ENDS,
+    "not understood",
+    (ANY_PARAMETER,),
+    reach=marks.NOWHERE,
+    refusal="it is not understood",
+)
 
 # The node itself answers; what, is found in the text at each execution.
 COMMAND = Flow(marks.PRIMARY, marks.CALLS | marks.COMMAND, "answered by the node")
@@ -49,12 +58,13 @@ class Decision(Struct, frozen=True, kw_only=True):
     """What was decided about one statement string.
 
     `is_lasting`: the flow holds for every statement of the shape. `needs_constants`: it was found by the text's own
-    constants, and is found anew each time.
+    constants, and is found anew each time. `control`: all it does is to begin or to end a transaction.
     """
 
     flow: Flow
     is_lasting: bool = False
     needs_constants: bool = False
+    control: TransactionVerb | None = None
 
 
 def rules_of(settings: PoolSettings, catalog: FunctionCatalog) -> FunctionRules:
@@ -73,8 +83,33 @@ def decide(
     *,
     has_shapes: bool = True,
     catalog: FunctionCatalog = NOT_ASKED,
+    placement: Placement | None = None,
 ) -> Decision:
-    """Decide about a statement string by its shape; by its text alone where the shape does not tell."""
+    """Decide about a statement string by its shape; by its text alone where the shape does not tell.
+
+    `placement` is that of a pool with more than one shard.
+    """
+    decision = _decided(text, shape, settings, has_shapes=has_shapes, catalog=catalog)
+    flow = decision.flow
+    if placement is not None and shape is not None and flow is not UNKNOWN and flow is not COMMAND:
+        reach = placement.reach(shape)
+        flow.reach, flow.selector, flow.refusal = reach.mark, reach.selector, reach.reason
+        if decision.control is not None:
+            # Held back, and answered here, while the transaction has no shard.
+            flow.flags |= marks.BEGINS if decision.control is TransactionVerb.BEGIN else marks.CLOSES
+            flow.detail = messages.command_complete(_tag(decision.control, shape))
+    return decision
+
+
+def _tag(control: TransactionVerb, shape: bytes) -> str:
+    if control is not TransactionVerb.BEGIN:
+        return control.name
+    return "START TRANSACTION" if shape.lstrip(b"; ").startswith(b"start") else "BEGIN"
+
+
+def _decided(
+    text: bytes, shape: bytes | None, settings: PoolSettings, *, has_shapes: bool, catalog: FunctionCatalog
+) -> Decision:
     said = text.decode(errors="surrogateescape")
     if shape is None:
         # Where a backslash or a byte may mean more than it seems, nothing is taken for ours.
@@ -94,7 +129,19 @@ def decide(
         return Decision(flow=flow_of(analysis, settings.reads, names_in(text)), needs_constants=True)
     flow = flow_of(analysis, settings.reads)
     # What is not understood is counted each time; beside what it costs a server that is nothing.
-    return Decision(flow=flow, is_lasting=flow is not UNKNOWN)
+    return Decision(flow=flow, is_lasting=flow is not UNKNOWN, control=_lone_control(analysis))
+
+
+def _lone_control(analysis: Analysis) -> TransactionVerb | None:
+    """What a statement does that only begins or only ends a transaction."""
+    if analysis.statements != 1:
+        return None
+    match analysis.transaction:
+        case TransactionVerb.BEGIN | TransactionVerb.BEGIN_READ_ONLY:
+            return TransactionVerb.BEGIN
+        case TransactionVerb.COMMIT | TransactionVerb.ROLLBACK if not analysis.opens_transaction:
+            return analysis.transaction
+    return None
 
 
 def flow_of(analysis: Analysis, reads: Reads, mentioned: tuple[str, ...] = ()) -> Flow:

@@ -12,6 +12,7 @@ from pgcat_cluster.errors import Fault, Unsupported
 from pgcat_cluster.relay import marks
 from pgcat_cluster.relay.flows import Flow, FlowTable
 from pgcat_cluster.relay.shapes import Scanner, render
+from pgcat_cluster.routing.placement import placement_of
 from pgcat_cluster.routing.serving import candidates
 from pgcat_cluster.session.decisions import UNKNOWN, Decision, decide
 from pgcat_cluster.session.plugins import PoolPlugins
@@ -149,7 +150,12 @@ def explain(statement: str, given: Circumstances) -> Explanation:
         decision = Decision(flow=UNKNOWN)
     else:
         decision = decide(
-            bytes(text), shape, given.settings, has_shapes=given.has_shapes, catalog=given.catalog
+            bytes(text),
+            shape,
+            given.settings,
+            has_shapes=given.has_shapes,
+            catalog=given.catalog,
+            placement=placement_of(given.settings),
         )
     plugins = given.plugins
     revised = decision if plugins is None else plugins.revised(decision, bytes(text), shape)

@@ -153,6 +153,12 @@ _UNSAFE_ENCODINGS = frozenset(
 )
 
 
+def is_utf8(reported: Mapping[str, str]) -> bool:
+    """Whether the servers keep texts as the bytes that the client sends."""
+    names = ("client_encoding", "server_encoding")
+    return all(reported.get(name, "").upper() == "UTF8" for name in names)
+
+
 def has_shapes(reported: Mapping[str, str]) -> bool:
     """Whether statements of a session with these reported parameters can be cut to shapes."""
     encoding = reported.get("client_encoding", "UTF8").upper()

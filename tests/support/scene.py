@@ -22,7 +22,15 @@ from pgcat_cluster.relay.stock import Pool, Target
 from pgcat_cluster.session.account import Account, Backend, ShardPlace, Source, Visitor
 from pgcat_cluster.session.control import Control
 from pgcat_cluster.session.login import Credential, LoggedIn, LoginPolicy
-from pgcat_cluster.topology.model import Credentials, PoolKey, PoolSettings, ServerKey, Shard
+from pgcat_cluster.topology.model import (
+    Credentials,
+    PoolKey,
+    PoolSettings,
+    ServerKey,
+    Shard,
+    Sharding,
+    ShardMap,
+)
 from pgcat_cluster.topology.units import Address
 from pgcat_cluster.topology.view import ClusterView, ServerView
 from pgcat_cluster.wire import md5, scram
@@ -116,8 +124,31 @@ class Far:
         return data
 
 
+def _place(shard: Shard, servers: tuple[str, ...]) -> ShardPlace:
+    """A shard of which all servers may be used; the one whose name begins with p is the primary."""
+    keys = {name: ServerKey(shard.cluster, name, Address(host=name, port=5432)) for name in servers}
+    primary = next((key for name, key in keys.items() if name.startswith("p")), None)
+    view = ClusterView(
+        name=shard.cluster,
+        servers={name: ServerView(key=key, weight=100) for name, key in keys.items()},
+        primary=primary,
+        why_no_primary="" if primary else "none answers",
+    )
+    return ShardPlace(shard, view)
+
+
+def _sharding(shards: int, options: Mapping[str, Any]) -> Sharding:
+    """A pool's rules: tables are split by the hash of their column `id`, but for `countries`, whole everywhere."""
+    said: dict[str, Any] = {"key": "id", "reference": frozenset({"countries"}), **options}
+    found = ShardMap(name="by-id", kind="hash", key_type="bigint", shards=shards)
+    return msgspec.convert({"map": found, **said}, Sharding, strict=False)
+
+
 class Scene:
-    """One account with clients and server links by name; `calls` is what the session asked for."""
+    """One account with clients and server links by name; `calls` is what the session asked for.
+
+    With several shards servers p1 and r1 have the first one, p2 and r2 the second, and so on.
+    """
 
     def __init__(
         self,
@@ -125,6 +156,8 @@ class Scene:
         servers: tuple[str, ...] = ("p1", "r1"),
         options: Mapping[str, Any] = MappingProxyType({}),
         statement_bytes_max: int = 1 << 20,
+        shards: int = 1,
+        sharding: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         self.now = 1000.0
         self.calls: list[str] = []
@@ -142,24 +175,20 @@ class Scene:
         self.settings = msgspec.convert(
             {
                 "key": PoolKey("test", "test"),
-                "shards": (Shard(number=0, cluster="main", database="test"),),
+                "shards": tuple(
+                    Shard(number=number, cluster="main" if shards == 1 else f"s{number}", database="test")
+                    for number in range(shards)
+                ),
+                "sharding": _sharding(shards, sharding) if shards > 1 else None,
                 "login": Credentials(user="test"),
                 **options,
             },
             PoolSettings,
             strict=False,
         )
-        keys = {name: ServerKey("main", name, Address(host=name, port=5432)) for name in servers}
-        self.place = ShardPlace(
-            self.settings.shards[0],
-            ClusterView(
-                name="main",
-                servers={name: ServerView(key=key, weight=100) for name, key in keys.items()},
-                primary=keys.get("p1"),
-                why_no_primary="" if "p1" in keys else "none answers",
-            ),
-        )
-        self.account = Account(self.settings, [self.place])
+        names = [servers] if shards == 1 else [(f"p{n}", f"r{n}") for n in range(1, shards + 1)]
+        self.places = [_place(shard, own) for shard, own in zip(self.settings.shards, names, strict=True)]
+        self.account = Account(self.settings, self.places)
         self.desk = self.account.desk = Desk(
             marks.BALANCE_LEAST if self.settings.balancing == "least_connections" else marks.BALANCE_RANDOM,
             1,
@@ -170,14 +199,17 @@ class Scene:
             is_session_mode=self.settings.mode == "session",
             statement_bytes_max=statement_bytes_max,
             prepared_max=self.settings.prepared_statements_max,
+            shards=shards,
         )
-        self.pools = {
-            name: Pool(self.desk, name, self.settings.size, 100, Source(self.account, self.place, key))
-            for name, key in keys.items()
-        }
-        self.place.pools = {key: self.pools[name] for name, key in keys.items()}
+        self.account.steer()
         self.desk.keeps_positions = self.settings.consistency == "session"
-        self.control.place(self.account, self.place)
+        self.pools = {}
+        for place in self.places:
+            for server in place.view.servers.values():
+                name = server.key.name
+                pool = Pool(self.desk, name, self.settings.size, 100, Source(self.account, place, server.key))
+                self.pools[name] = place.pools[server.key] = pool
+            self.control.place(self.account, place)
 
     def close(self) -> None:
         for link in [*self.clients.values(), *self.links.values()]:
@@ -296,11 +328,21 @@ class Scene:
                 self.control.retire(server)
         self.settle()
 
+    def _place_all(self) -> None:
+        for place in self.places:
+            self.control.place(self.account, place)
+
+    @property
+    def place(self) -> ShardPlace:
+        """The one shard."""
+        (place,) = self.places
+        return place
+
     def resume(self) -> None:
         self.desk.paused = False
         self.account.resumed_at = self.now
         self.desk.serve_waiters()
-        self.control.place(self.account, self.place)
+        self._place_all()
         self.settle()
 
     def lead(self, server: str | None, why_none: str = "") -> None:
@@ -310,12 +352,12 @@ class Scene:
             if key is not None:
                 self.place.pools[key].generation += 1
         self.place.view = view
-        self.control.place(self.account, self.place)
+        self._place_all()
         self.settle()
 
     def avoid(self, server: str, why: str) -> None:
         self.place.view = self.place.view.with_server(server, why)
-        self.control.place(self.account, self.place)
+        self._place_all()
         self.settle()
 
     def silence(self, server: str) -> None:

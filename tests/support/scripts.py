@@ -12,8 +12,9 @@
         c1: ReadyForQuery I
 
 First come the story and the setup: `servers: p1 r1`, `pool: size=1 mode=session` (fields of PoolSettings),
-`plugins:` as JSON, `links:` that rest already, `chunks: whole`. A client is one of `c1`, `c2`, …: whose first message
-is a start-up packet logs in with it, any other has logged in before. A link is `p1.1`, the first of server `p1`.
+`plugins:` as JSON, `shards: 2` with `sharding:` (fields of Sharding), `links:` that rest already, `chunks: whole`. A
+client is one of `c1`, `c2`, …: whose first message is a start-up packet logs in with it, any other has logged in
+before. A link is `p1.1`, the first of server `p1`.
 
 What happens besides messages stands in `_HAPPENINGS`. Messages of one sender on adjacent lines arrive at once;
 `r1.1: and leaves` behind them says that it had closed before they were looked at.
@@ -47,7 +48,7 @@ INDENT = "    "
 Chunks = Literal["whole", "bytes", "random"]
 CHUNKS: tuple[Chunks, ...] = get_args(Chunks)
 
-_SETUP = ("servers", "pool", "plugins", "links", "chunks", "statement_bytes_max")
+_SETUP = ("servers", "pool", "plugins", "shards", "sharding", "links", "chunks", "statement_bytes_max")
 _PACKETS = ("StartupMessage", "SSLRequest", "GSSENCRequest", "CancelRequest", "Packet")
 _CLIENT = re.compile(r"c\d+")
 _LINK = re.compile(r"\w+\.\d+")
@@ -194,6 +195,8 @@ class Stage:
             servers=tuple(setup.get("servers", "p1 r1").split()),
             options=_pairs(setup.get("pool", "")) | _plugins(setup.get("plugins", "")),
             statement_bytes_max=int(setup.get("statement_bytes_max", 1 << 20)),
+            shards=int(setup.get("shards", 1)),
+            sharding=_pairs(setup.get("sharding", "")),
         )
         for name in setup.get("links", "").split():
             link = self.scene.bring(name.partition(".")[0])

@@ -1,0 +1,369 @@
+"""Where in a sharded pool a client's request goes, and what a client is answered that needs no server for it.
+
+A transaction of a sharded pool is bound to a shard by its first statement that names one, so BEGIN is held back
+until then: the client has its answer (status `T`) and no server. What must not run is refused: the client gets an
+ErrorResponse, and its transaction fails on the server too, by a Bind that can only fail.
+
+Commands of ours, and a held BEGIN with its end, are answered here. In a batch of the extended protocol they are
+answered frame by frame, each after all that a server was asked before it has been answered.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pgcat_cluster.relay import frames, marks, octets, selectors
+from pgcat_cluster.relay import ledger as ledgers
+from pgcat_cluster.relay.desk import Desk
+from pgcat_cluster.relay.flows import Flow, Statement
+from pgcat_cluster.relay.preparing import Preparer
+
+if TYPE_CHECKING:
+    from pgcat_cluster.relay.server import Server
+
+ANYWHERE = marks.ANYWHERE
+KEYED = marks.KEYED
+UNSAID = marks.UNSAID
+LOOKS = marks.CALLS | marks.WATCHED
+COMMAND = marks.COMMAND
+BEGINS = marks.BEGINS
+CLOSES = marks.CLOSES
+OWN = marks.COMMAND | marks.BEGINS | marks.CLOSES
+HEARS_ALL = marks.HEARS_ALL
+# Portals of ours that one client may have.
+PORTALS_MAX = 64
+
+
+class Placer(Preparer):
+    """The part of a client that knows about shards, and about answers without a server."""
+
+    __slots__ = ()
+
+    # -- which shard ---------------------------------------------------------------------------------------
+
+    def _place_text(self, desk: Desk, flow: Flow, buffer: bytearray, start: int, stop: int) -> bool:
+        """Decide the shard of the simple Query buffer[start:stop] that was just cut to its shape; False: refused."""
+        found = UNSAID
+        if flow.reach == KEYED:
+            selector = flow.selector
+            assert selector is not None
+            if not desk.scanner.is_placed:
+                desk.scanner.scan(buffer, start, stop)
+            found = selector.by_constants(desk.scanner, buffer, self.is_utf8)
+        shard = self._aim(desk, flow, found)
+        if shard == UNSAID:
+            desk.upcalls += 1
+            text = octets.cut(buffer, start, stop)
+            shard = desk.control.locate(self._itself(), None, flow, found, text)
+        return self._take_aim(desk, flow, shard)
+
+    def _place_bind(self, desk: Desk, statement: Statement, buffer: bytearray, start: int, stop: int) -> bool:
+        """Decide the shard of a statement by its Bind message buffer[start:stop]; False: refused."""
+        flow = statement.flow
+        found = UNSAID
+        self.hint = statement.hint
+        self.role_hint = statement.role_hint
+        if flow.reach == KEYED:
+            found = self._found_by(statement, buffer, start, stop)
+        shard = self._aim(desk, flow, found)
+        if shard == UNSAID:
+            desk.upcalls += 1
+            bind = octets.cut(buffer, start, stop)
+            shard = desk.control.locate(self._itself(), statement, flow, found, bind)
+        return self._take_aim(desk, flow, shard)
+
+    def _found_by(self, statement: Statement, buffer: bytearray, start: int, stop: int) -> int:
+        """What the keys of a statement say: its constants, then the parameters of this Bind."""
+        selector = statement.flow.selector
+        assert selector is not None
+        found = statement.shard
+        if selector.has_parameters and (found >= 0 or found == UNSAID):
+            bound = selector.by_parameters(buffer, start, stop, statement.types, self.is_utf8)
+            if found == UNSAID or bound < 0:
+                found = bound
+            elif bound != found:
+                found = selectors.SEVERAL
+        return found
+
+    def _aim(self, desk: Desk, flow: Flow, found: int) -> int:
+        """The shard where a statement shall go, as far as no thought is needed; else UNSAID."""
+        if self.hint >= 0:
+            return self.hint
+        if found >= 0:
+            return found
+        if flow.reach == KEYED:
+            return UNSAID
+        if self.server is not None:
+            # Wherever its transaction is, or its session.
+            return self.shard
+        if self.shard_wish >= 0:
+            return self.shard_wish
+        if flow.reach == ANYWHERE:
+            return desk.draw() % desk.shards
+        return desk.default_shard if desk.default_shard >= 0 else UNSAID
+
+    def _take_aim(self, desk: Desk, flow: Flow, shard: int) -> bool:
+        """Whether a statement can go to this shard; -1 says that it was refused already."""
+        if shard < 0:
+            return False
+        if self.server is None:
+            self.shard = shard
+            return True
+        if shard == self.shard:
+            return True
+        desk.upcalls += 1
+        desk.control.misplace(self._itself(), flow, shard)
+        return False
+
+    def _hear(self, desk: Desk, buffer: bytearray, start: int, stop: int) -> bool:
+        """Heed what the comments of a statement say, which was just cut to its shape; False: refused."""
+        self.hint = -1
+        self.role_hint = -1
+        if desk.hears != HEARS_ALL and not desk.scanner.mentions(buffer):
+            return True
+        desk.upcalls += 1
+        return desk.control.hear(self._itself(), octets.cut(buffer, start, stop))
+
+    def _locate_constants(
+        self, desk: Desk, statement: Statement, buffer: bytearray, start: int, stop: int
+    ) -> bool:
+        """Find out once what constants and comments of a prepared text say of its shard; False: refused."""
+        if desk.scanner.comments > 0 or desk.hears == HEARS_ALL:
+            if not self._hear(desk, buffer, start, stop):
+                return False
+            statement.hint = self.hint
+            statement.role_hint = self.role_hint
+        flow = statement.flow
+        if desk.shards > 1 and flow.reach == KEYED:
+            selector = flow.selector
+            assert selector is not None
+            if selector.has_constants:
+                desk.scanner.scan(buffer, start, stop)
+                # Statements are shared among clients of all encodings.
+                statement.shard = selector.by_constants(desk.scanner, buffer, False)
+        return True
+
+    def decide_anew(self, statement: Statement) -> None:
+        """The rules have changed by which a prepared statement was decided."""
+        desk = self.desk
+        assert desk is not None
+        text = bytearray(statement.text)
+        statement.flow = self._decide(desk, text, 0, len(text))
+        statement.shard = UNSAID
+        # What its comments say was said before, so there is nothing to refuse.
+        self._locate_constants(desk, statement, text, 0, len(text))
+        self.refusal = b""
+
+    # -- what must not run ---------------------------------------------------------------------------------
+
+    def _refuse(self, kind: int, stop: int, end: int, position: int) -> int:
+        """A request must not run: its client is told `refusal`. Answers where the frame ends, position if later."""
+        server = self.server
+        if server is not None and self.unsynced and not self.probed:
+            self._probe(server)
+            return position
+        self.retry = False
+        if len(self.cork) > 0:
+            self.put_bytes(bytes(self.cork))
+            self.cork.clear()
+        self.put_bytes(self.refusal)
+        self.refusal = b""
+        self.decided = False
+        self._drop(stop, end)
+        is_batch = kind != frames.QUERY and kind != frames.FUNCTION
+        if is_batch:
+            self.skipping = True
+        if server is None:
+            if self.status != frames.STATUS_IDLE:
+                self.status = frames.STATUS_FAILED
+        elif self.status == frames.STATUS_OPEN or self.unsynced:
+            if not is_batch:
+                self._spoil(server)
+                return stop
+            # When its Sync comes.
+            self.spoils = True
+        if not is_batch:
+            self.put_bytes(frames.ready_frame(self.status))
+        return stop
+
+    def _spoil(self, server: Server) -> None:
+        """Let the transaction fail on the server too; its ReadyForQuery is the client's."""
+        self.spoils = False
+        server.put_bytes(frames.FAIL_SYNC)
+        server.ledger.append(ledgers.OWED_READY)
+        self.spoiling = True
+        self.awaiting = True
+        self.unsynced = False
+        self.probed = False
+        self.is_simple = False
+        self.copy_ahead = 0
+
+    def _sync_here(self) -> None:
+        """Sync without a server."""
+        if self.portals and self.status == frames.STATUS_IDLE:
+            self.portals.clear()
+        self.put_bytes(frames.ready_frame(self.status))
+
+    def _probe(self, server: Server) -> None:
+        """Wait until all that was sent of a batch without Sync has been answered, or has failed.
+
+        The answer to a Close that can not fail tells; it does not come if there was an error.
+        """
+        server.put_bytes(frames.close_frame(marks.NOBODY) + frames.FLUSH_FRAME)
+        server.ledger.append(ledgers.OWED_PROBE)
+        self.probing = True
+
+    # -- answers of ours -----------------------------------------------------------------------------------
+
+    def _is_own(self, desk: Desk, flow: Flow) -> bool:
+        """Whether a statement is answered here, as things are."""
+        flags = flow.flags
+        if flags & OWN == 0:
+            return False
+        if flags & COMMAND:
+            return True
+        if desk.shards == 1 or self.server is not None:
+            return False
+        return flags & BEGINS != 0 or self.status != frames.STATUS_IDLE
+
+    def _answers(self, desk: Desk, flow: Flow, text: bytes) -> bool:
+        """Answer a simple Query here, if it is for us to answer; False: it is not, or it must be refused."""
+        if flow.flags & LOOKS:
+            desk.upcalls += 1
+            if desk.control.perform(self._itself(), flow, text):
+                return True
+            if self.refusal:
+                return False
+        if not self._is_own(desk, flow):
+            return False
+        self.put_bytes(self._own_transaction(desk, flow, text))
+        self.put_bytes(frames.ready_frame(self.status))
+        self.unnamed = None
+        return True
+
+    def _goes_on(self, desk: Desk) -> bool:
+        """Whether a transaction without a server has not failed; else all but its end is refused."""
+        if self.status == frames.STATUS_FAILED:
+            desk.upcalls += 1
+            desk.control.abort(self._itself())
+            return False
+        return True
+
+    def _own(self, desk: Desk, kind: int, buffer: bytearray, position: int, stop: int, end: int) -> int:
+        """The first frame of a batch, which the survey found to be about a statement of ours."""
+        statement = self.surveyed
+        assert statement is not None
+        return self._own_frame(desk, kind, statement, buffer, position, stop, end)
+
+    def _own_described(self, desk: Desk, buffer: bytearray, position: int, stop: int) -> Statement | None:
+        """The statement that this Describe names, if it is one of ours."""
+        if stop - position < 7 or buffer[position + 5] != 0x53:
+            return None
+        statement = self._statement(frames.cut_name(octets.cut(buffer, position + 6, stop - 1)))
+        if statement is not None and statement.flow.flags & OWN and self._is_own(desk, statement.flow):
+            return statement
+        return None
+
+    def _own_transaction(self, desk: Desk, flow: Flow, text: bytes) -> bytes:
+        """Begin or end a transaction without a server; what follows Execute."""
+        is_idle = self.status == frames.STATUS_IDLE
+        if flow.flags & BEGINS:
+            if not is_idle:
+                desk.upcalls += 1
+                tag = flow.detail
+                assert isinstance(tag, bytes)
+                return desk.control.begun_twice(self._itself(), tag)
+            self.held = text
+            self.held_role = flow.role
+            self.status = frames.STATUS_OPEN
+            answer = flow.detail
+        else:
+            answer = flow.detail if self.status == frames.STATUS_OPEN else frames.ROLLBACK_FRAME
+            self.held = b""
+            self.status = frames.STATUS_IDLE
+            self.transactions += 1
+            if self.wishes_end:
+                desk.control.wish_no_more(self._itself())
+        assert isinstance(answer, bytes)
+        return answer
+
+    def _own_portal(self, kind: int, buffer: bytearray, position: int, stop: int) -> bytes | None:
+        """The name of the portal that this Execute, Describe or Close names, if it is one of ours."""
+        start = position + 5
+        if kind != frames.EXECUTE:
+            if stop - start < 2 or buffer[start] != 0x50:
+                return None
+            start += 1
+        name_end = octets.find_nul(buffer, start, stop)
+        if name_end < 0:
+            return None
+        name = octets.cut(buffer, start, name_end)
+        return name if name in self.portals else None
+
+    def _own_frame(
+        self,
+        desk: Desk,
+        kind: int,
+        statement: Statement,
+        buffer: bytearray,
+        position: int,
+        stop: int,
+        end: int,
+    ) -> int:
+        """Answer one frame of a batch that is about a statement of ours; position if its turn comes later."""
+        server = self.server
+        if stop > end:
+            return position
+        if server is not None and self.unsynced and not self.probed:
+            self._probe(server)
+            return position
+        self.decided = False
+        if kind == frames.PARSE:
+            name_end = octets.find_nul(buffer, position + 5, stop)
+            name = frames.cut_name(octets.cut(buffer, position + 5, name_end))
+            if len(name) == 0:
+                self.unnamed = statement
+            else:
+                self.statements[name] = statement
+            self.overlay.pop(name, None)
+            desk.client_parses += 1
+            self.put_bytes(frames.PARSE_COMPLETE_FRAME)
+        elif kind == frames.BIND:
+            name_end = octets.find_nul(buffer, position + 5, stop)
+            if len(self.portals) >= PORTALS_MAX:
+                self.portals.clear()
+            self.portals[octets.cut(buffer, position + 5, name_end)] = (
+                statement,
+                octets.cut(buffer, octets.find_nul(buffer, name_end + 1, stop) + 1, stop),
+            )
+            desk.binds += 1
+            self.put_bytes(frames.BIND_COMPLETE_FRAME)
+        elif kind == frames.DESCRIBE:
+            bound = b""
+            if buffer[position + 5] == 0x50:
+                bound = self.portals[octets.cut(buffer, position + 6, stop - 1)][1]
+            desk.upcalls += 1
+            answer = desk.control.own_columns(self._itself(), statement.flow, statement.text, bound)
+            if answer[0] == frames.ERROR:
+                self.refusal = answer
+                return self._refuse(kind, stop, end, position)
+            if buffer[position + 5] == 0x53:
+                self.put_bytes(frames.NO_PARAMETERS_FRAME)
+            self.put_bytes(answer)
+        elif kind == frames.EXECUTE:
+            self.queries += 1
+            if statement.flow.flags & COMMAND:
+                name_end = octets.find_nul(buffer, position + 5, stop)
+                bound = self.portals[octets.cut(buffer, position + 5, name_end)][1]
+                desk.upcalls += 1
+                answer = desk.control.own_answer(self._itself(), statement.flow, statement.text, bound)
+            else:
+                answer = self._own_transaction(desk, statement.flow, statement.text)
+            if answer[0] == frames.ERROR:
+                self.refusal = answer
+                return self._refuse(kind, stop, end, position)
+            self.put_bytes(answer)
+        else:
+            self.portals.pop(octets.cut(buffer, position + 6, stop - 1), None)
+            self.put_bytes(frames.CLOSE_COMPLETE_FRAME)
+        return stop
