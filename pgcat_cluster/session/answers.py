@@ -214,8 +214,26 @@ def _route(client: Client) -> tuple[str, str, str, str]:
         return ("", "", "", "no statement yet")
     source = pool.detail
     assert isinstance(source, Source)
-    reason = flow.reason if client.role_wish < 0 else f"the session's server_role; {flow.reason}"
+    reason = flow.reason
+    if client.role_hint >= 0:
+        reason = f"a comment in the statement; {reason}"
+    elif client.role_wish >= 0:
+        reason = f"the session's server_role; {reason}"
+    if len(visitor.account.shards) > 1:
+        reason = f"{reason}; shard: {_why_there(client, flow)}"
     return (str(source.shard.number), _ROLES[client.role], str(source.key), reason)
+
+
+def _why_there(client: Client, flow: Flow) -> str:
+    """Who told the shard of the last statement."""
+    if client.hint >= 0:
+        return "a comment in the statement"
+    if flow.reach == marks.KEYED:
+        # Keys that lead nowhere leave it to the session.
+        return "its keys" if client.shard_wish != client.shard else "its keys, or the session's shard"
+    if client.shard_wish == client.shard:
+        return "the session's shard"
+    return "any" if flow.reach == marks.ANYWHERE else "by default"
 
 
 def _role_shown(client: Client, wishes: Wishes) -> str:

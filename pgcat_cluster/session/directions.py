@@ -7,21 +7,16 @@ pool says of all others, which is to refuse them unless it names a default shard
 
 from __future__ import annotations
 
-import re
-from functools import lru_cache
-
-from pgcat_cluster.errors import Fault, InvalidParameter, TransactionAborted, Unsupported
+from pgcat_cluster.errors import Fault, TransactionAborted, Unsupported
 from pgcat_cluster.relay import marks, selectors
 from pgcat_cluster.relay.client import Client
 from pgcat_cluster.relay.flows import Flow, Statement
 from pgcat_cluster.relay.shapes import Scanner
-from pgcat_cluster.routing.keys import fault_of
-from pgcat_cluster.session.account import Account, Source, Visitor
+from pgcat_cluster.session.account import Source, Visitor
 from pgcat_cluster.session.answers import answer, foretold, ground_of
+from pgcat_cluster.session.locating import hinted, may_default, why_nowhere
 from pgcat_cluster.session.replies import description, execution_frames
-from pgcat_cluster.session.wishes import Wishes, role_mark, with_wish
-from pgcat_cluster.sql.hints import Hints, hints_of, searched
-from pgcat_cluster.topology.model import Sharding
+from pgcat_cluster.session.wishes import carried, role_mark
 from pgcat_cluster.wire import messages
 
 _IDLE = 0x49
@@ -76,29 +71,19 @@ class Directions:
     # -- shards --------------------------------------------------------------------------------------------
 
     def hear(self, client: Client, text: bytes) -> bool:
-        account = _visitor(client).account
-        sharding = account.settings.sharding
+        visitor = _visitor(client)
+        settings = visitor.account.settings
         try:
-            hints = _hints(sharding, text)
-            if len(account.shards) == 1:
-                # It takes all, whatever is said.
-                hints = Hints(role=hints.role)
-            if hints.shard is None and hints.key is None and hints.role is None:
-                return True
-            visitor = _visitor(client)
-            wishes = _wished(account, hints)
+            wishes = hinted(settings, text, ground_of(visitor.account))
         except Fault as fault:
             self.turn_away(client, fault)
             return False
+        client.role_hint = role_mark(wishes)
         if wishes.shard is not None:
             client.hint = wishes.shard
-            if sharding is not None and sharding.sticky_comments:
-                visitor.wishes = Wishes(
-                    shard=wishes.shard, key=wishes.key, role=visitor.wishes.role, reads=visitor.wishes.reads
-                )
+            if settings.sharding is not None and settings.sharding.sticky_comments:
+                visitor.wishes = carried("shard", wishes, visitor.wishes)
                 visitor.wish(client, visitor.wishes)
-        if hints.role is not None:
-            client.role_hint = role_mark(wishes)
         return True
 
     def locate(self, client: Client, statement: Statement | None, flow: Flow, found: int, text: bytes) -> int:
@@ -113,8 +98,7 @@ class Directions:
                 return found
         if client.shard_wish >= 0:
             return client.shard_wish
-        is_undecided = found in (marks.UNSAID, selectors.SEVERAL, selectors.UNMAPPED, selectors.NULL)
-        if is_undecided and sharding.otherwise == "default_shard":
+        if may_default(sharding, found):
             if sharding.default_shard == "random":
                 return desk.draw() % desk.shards
             return sharding.default_shard
@@ -137,16 +121,6 @@ class Directions:
         )
 
 
-def why_nowhere(sharding: Sharding, flow: Flow, found: int) -> Fault:
-    """The fault for a statement that no shard was found for."""
-    if found == marks.UNSAID:
-        return Unsupported(
-            f"no shard can be told for this statement: {flow.refusal or flow.reason}",
-            hint="Name the sharding key in the statement, or say SET SHARD TO or SET SHARDING KEY TO before it.",
-        )
-    return fault_of(found, sharding.map)
-
-
 def _with_more_room(flow: Flow, statement: Statement | None, text: bytes, *, is_utf8: bool) -> int:
     """What the keys say of a statement with more constants than the data plane remembers, or in other characters."""
     selector = flow.selector
@@ -163,46 +137,6 @@ def _with_more_room(flow: Flow, statement: Statement | None, text: bytes, *, is_
     bind = bytearray(text)
     bound = selector.by_parameters(bind, 0, len(bind), statement.types, is_utf8)
     return bound if bound < 0 or constants in (bound, marks.UNSAID) else selectors.SEVERAL
-
-
-def _hints(sharding: Sharding | None, text: bytes) -> Hints:
-    """What a statement says of its own way. The pool's patterns are searched, and found by, before comments."""
-    words = bytearray(text)
-    said = text.decode(errors="surrogateescape")
-    if sharding is not None and (sharding.shard_id_regex or sharding.sharding_key_regex):
-        limited = text[: sharding.regex_search_limit_bytes].decode(errors="surrogateescape")
-        found = searched(limited, _pattern(sharding.shard_id_regex), _pattern(sharding.sharding_key_regex))
-        if found.shard is not None or found.key is not None:
-            return found
-    if sharding is not None and not sharding.comments:
-        return Hints()
-    scanner = Scanner()
-    if scanner.scan(words, 0, len(words)) is None:
-        return Hints()
-    places = zip(scanner.comment_starts, scanner.comment_ends, strict=True)
-    comments = [words[start:end].decode(errors="surrogateescape") for start, end in places]
-    return hints_of(comments[: scanner.comments]) if said else Hints()
-
-
-@lru_cache(maxsize=256)
-def _pattern(text: str) -> re.Pattern[str] | None:
-    return re.compile(text) if text else None
-
-
-def _wished(account: Account, hints: Hints) -> Wishes:
-    """The hints as wishes. Raises the fault to tell."""
-    ground = ground_of(account)
-    wishes = Wishes()
-    if hints.role is not None:
-        wishes = with_wish(wishes, "server_role", hints.role, default=wishes, ground=ground)
-    # As PgCat has it: the shard's number goes before the key.
-    if hints.shard is not None:
-        if not hints.shard.isdecimal():
-            raise InvalidParameter(f'shard_id "{hints.shard}" is no number')
-        wishes = with_wish(wishes, "shard", hints.shard, default=wishes, ground=ground)
-    elif hints.key is not None:
-        wishes = with_wish(wishes, "sharding_key", hints.key, default=wishes, ground=ground)
-    return wishes
 
 
 def _result_formats(bind: bytes) -> tuple[int, ...]:

@@ -8,21 +8,23 @@ from typing import Final, Literal, Protocol
 
 from msgspec import Struct, structs
 
-from pgcat_cluster.errors import Fault, Unsupported
+from pgcat_cluster.errors import Fault
 from pgcat_cluster.relay import marks
 from pgcat_cluster.relay.flows import Flow, FlowTable
 from pgcat_cluster.relay.shapes import Scanner, render
 from pgcat_cluster.routing.placement import placement_of
 from pgcat_cluster.routing.serving import candidates
 from pgcat_cluster.session.decisions import UNKNOWN, Decision, decide
+from pgcat_cluster.session.locating import hinted, may_default, why_nowhere
 from pgcat_cluster.session.plugins import PoolPlugins
 from pgcat_cluster.session.replies import CommandAnswer
-from pgcat_cluster.session.wishes import NO_WISHES, Wishes, role_mark
+from pgcat_cluster.session.wishes import NO_WISHES, Wishes, ground_for, role_mark
 from pgcat_cluster.sql.commands import recognise
 from pgcat_cluster.sql.grammar import TEXT_BYTES_MAX
+from pgcat_cluster.sql.keys import KeyRules, find_keys
 from pgcat_cluster.sql.volatility import UNKNOWN as NOT_ASKED
 from pgcat_cluster.sql.volatility import FunctionCatalog
-from pgcat_cluster.topology.model import PoolSettings
+from pgcat_cluster.topology.model import PoolSettings, Sharding
 from pgcat_cluster.topology.settings import OnAllBad
 from pgcat_cluster.topology.view import ClusterView
 
@@ -47,6 +49,8 @@ _MARKERS = {
     b"q": "<dollar text>",
     b"m": "<more>",
 }
+_PLACES_SHOWN_MAX = 8
+_VALUES_SHOWN_MAX = 5
 _MARKER = re.compile(rb"\0([a-z])")
 
 
@@ -172,13 +176,15 @@ def explain(statement: str, given: Circumstances) -> Explanation:
     try:
         if flow.flags & marks.COMMAND:
             return structs.replace(found, answered=_answered(flow, statement))
-        mark, role = _role(flow, given)
+        said = hinted(given.settings, bytes(text), ground_for(given.settings, lambda: 0))
+        mark, role = _role(flow, said, given)
         found = structs.replace(found, role=role)
-        shard = _shard(given)
+        number, shard = _shard(flow, text, said, given)
     except Fault as fault:
         return structs.replace(found, refusal=str(fault))
-    standings = _standings(given.places[int(shard.value)], mark, given)
-    return structs.replace(found, shard=shard, candidates=standings)
+    places = given.places if number < 0 else [given.places[number]]
+    standings = [one for place in places[:_PLACES_SHOWN_MAX] for one in _standings(place, mark, given)]
+    return structs.replace(found, shard=shard, candidates=tuple(standings))
 
 
 def _answered(flow: Flow, statement: str) -> str:
@@ -221,9 +227,11 @@ def _doubt(flow: Flow, shape: bytes | None, given: Circumstances, *, is_long: bo
     return f"{why}; what is not understood goes to the primary, and its server link is reset afterwards"
 
 
-def _role(flow: Flow, given: Circumstances) -> tuple[int, Choice]:
-    """The role, as a mark and in words."""
+def _role(flow: Flow, said: Wishes, given: Circumstances) -> tuple[int, Choice]:
+    """The role, as a mark and in words; `said` is what comments say."""
     wishes = given.wishes
+    if said.role != "auto":
+        return role_mark(said), Choice(value=said.role, reason="a comment in the statement")
     if wishes.role != "auto":
         return role_mark(wishes), Choice(value=wishes.role, reason="the session's server_role")
     if flow.role == marks.PRIMARY:
@@ -239,15 +247,51 @@ def _role(flow: Flow, given: Circumstances) -> tuple[int, Choice]:
     return mark, Choice(value=value, reason=f"{flow.reason}; the session's primary_reads is {word}")
 
 
-def _shard(given: Circumstances) -> Choice:
-    wishes = given.wishes
-    if len(given.places) == 1:
-        return Choice(value="0", reason="the pool has one shard")
-    if wishes.key is not None:
-        return Choice(value=str(wishes.shard), reason=f"the session's sharding key {wishes.key}")
+def _shard(flow: Flow, text: bytearray, said: Wishes, given: Circumstances) -> tuple[int, Choice]:
+    """The shard's number, -1 if it is not told yet, and in words. Raises the fault to tell."""
+    wishes, sharding = given.wishes, given.settings.sharding
+    if sharding is None or len(given.places) == 1:
+        return 0, Choice(value="0", reason="the pool has one shard")
+    if said.shard is not None:
+        return _chosen(said.shard, "a comment in the statement")
+    found = marks.UNSAID
+    if flow.reach == marks.KEYED:
+        assert flow.selector is not None
+        if flow.selector.has_parameters:
+            return -1, Choice(value="by its parameters", reason=f"{flow.refusal}, when they are bound")
+        scanner = Scanner(constants_max=len(text))
+        scanner.scan(text, 0, len(text))
+        found = flow.selector.by_constants(scanner, text, True)
+        if found >= 0:
+            return _chosen(found, f"{flow.refusal} = {_values(sharding, scanner, text)}")
     if wishes.shard is not None:
-        return Choice(value=str(wishes.shard), reason="the session's shard")
-    raise Unsupported("no shard is told by the session")
+        key = "" if wishes.key is None else f", by key {wishes.key}"
+        return _chosen(wishes.shard, f"the session's shard{key}")
+    if flow.reach == marks.ANYWHERE:
+        return -1, Choice(value="any", reason=flow.refusal or flow.reason)
+    fault = why_nowhere(sharding, flow, found)
+    if not may_default(sharding, found):
+        raise fault
+    if sharding.default_shard == "random":
+        return -1, Choice(value="any", reason=f"by default, for {fault.message}")
+    return _chosen(sharding.default_shard, f"by default, for {fault.message}")
+
+
+def _chosen(number: int, reason: str) -> tuple[int, Choice]:
+    return number, Choice(value=str(number), reason=reason)
+
+
+def _values(sharding: Sharding, scanner: Scanner, text: bytearray) -> str:
+    """The values of keys, as the statement has them."""
+    rules = KeyRules(key=sharding.key, tables=sharding.tables, reference=sharding.reference)
+    ends = dict(zip(scanner.starts[: scanner.constants], scanner.ends, strict=False))
+    said = [
+        "-" * term.is_negative + text[term.location : ends[term.location]].decode(errors="surrogateescape")
+        for term in find_keys(text.decode(errors="surrogateescape"), rules).terms
+        if term.location in ends
+    ]
+    more = ", …" if len(said) > _VALUES_SHOWN_MAX else ""
+    return ", ".join(dict.fromkeys(said[:_VALUES_SHOWN_MAX])) + more
 
 
 def _standings(place: Place, role: int, given: Circumstances) -> tuple[Standing, ...]:

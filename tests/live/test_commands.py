@@ -158,7 +158,52 @@ def test_asyncpg(address: Address) -> None:
             assert await connection.fetchval(IS_REPLICA) is False
             assert await connection.execute("SET SERVER ROLE TO 'auto'") == "SET SERVER ROLE"
             assert await connection.fetchval(IS_REPLICA) is True
+            assert await connection.fetchval("show server role") == "replica"
+            statement = await connection.prepare("set pgcat.server_role = primary")
+            for _ in range(3):
+                await statement.fetch()
+            rows = await connection.fetch("explain route select 1")
+            assert rows[0]["route"] == "Route: shard 0, primary"
         finally:
             await connection.close()
 
     asyncio.run(talk())
+
+
+def test_commands_by_the_extended_protocol(connection: psycopg.Connection) -> None:
+    connection.execute("set server role to 'primary'", prepare=True)
+    cursor = connection.execute("show server role", prepare=True)
+    assert (cursor.description or [])[0].name == "server role"
+    assert cursor.fetchall() == [("primary",)]
+    for _ in range(3):
+        row = connection.execute(IS_REPLICA + " where 1 = %s", (1,), prepare=True).fetchone()
+        assert row == (False,)
+    assert connection.cursor(binary=True).execute("show pgcat.server_role").fetchone() == ("primary",)
+    with pytest.raises(psycopg.errors.UndefinedObject, match=r"pgcat\.shard"):
+        connection.execute("set pgcat.shrd = 1", prepare=True)
+    with connection.transaction():
+        connection.execute("set local pgcat.primary_reads = on", prepare=True)
+        assert connection.execute("show pgcat.primary_reads", prepare=True).fetchone() == ("on",)
+        assert connection.info.transaction_status == psycopg.pq.TransactionStatus.INTRANS
+    assert connection.execute("show pgcat.primary_reads", prepare=True).fetchone() == ("off",)
+    with connection.pipeline() as pipeline:
+        connection.execute("set server role to replica")
+        first = connection.execute(IS_REPLICA)
+        shown = connection.execute("show pgcat.server_role")
+        # What comes before a Sync is one transaction, and stays on its server.
+        connection.execute("set server role to primary")
+        second = connection.execute(IS_REPLICA)
+        pipeline.sync()
+        third = connection.execute(IS_REPLICA)
+    found = [cursor.fetchone() for cursor in (first, shown, second, third)]
+    assert found == [(True,), ("replica",), (True,), (False,)]
+
+
+def test_a_mistake_in_a_transaction(connection: psycopg.Connection) -> None:
+    connection.execute("begin")
+    connection.execute("select 1")
+    with pytest.raises(psycopg.errors.InvalidParameterValue):
+        connection.execute("set shard to 7", prepare=True)
+    assert connection.info.transaction_status == psycopg.pq.TransactionStatus.INERROR
+    connection.execute("rollback")
+    assert value(connection, "show shard") == "unset"

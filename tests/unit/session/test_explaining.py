@@ -1,0 +1,141 @@
+"""EXPLAIN ROUTE in a pool of several shards: who tells the shard, in which order, and what is said if nobody does."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+
+import pytest
+from msgspec import Struct, structs
+
+from pgcat_cluster.relay.flows import FlowTable
+from pgcat_cluster.session.explaining import Circumstances, Explanation, explain
+from pgcat_cluster.session.wishes import NO_WISHES, Wishes
+from pgcat_cluster.topology.model import (
+    Credentials,
+    PoolKey,
+    PoolSettings,
+    ServerKey,
+    Shard,
+    Sharding,
+    ShardMap,
+)
+from pgcat_cluster.topology.settings import OnAllBad
+from pgcat_cluster.topology.units import Address
+from pgcat_cluster.topology.view import ClusterView, ServerView
+
+SHARDING = Sharding(
+    map=ShardMap(name="by-customer", kind="modulo", key_type="bigint", shards=3),
+    key="customer_id",
+    reference=frozenset({"countries"}),
+)
+KEYED = "select * from orders where customer_id = 7"
+
+
+class Place(Struct, frozen=True, kw_only=True):
+    number: int
+    view: ClusterView
+    on_all_bad: OnAllBad = "primary"
+
+
+def place(number: int) -> Place:
+    cluster = f"s0{number}"
+    keys = {name: ServerKey(cluster, name, Address(host=name, port=5432)) for name in ("p", "r")}
+    servers = {name: ServerView(key=key, weight=100) for name, key in keys.items()}
+    return Place(
+        number=number,
+        view=ClusterView(name=cluster, servers=MappingProxyType(servers), primary=keys["p"]),
+    )
+
+
+def circumstances(sharding: Sharding = SHARDING, wishes: Wishes = NO_WISHES) -> Circumstances:
+    """A pool of three shards."""
+    settings = PoolSettings(
+        key=PoolKey("app", "app"),
+        shards=tuple(Shard(number=number, cluster=f"s0{number}", database="app") for number in range(3)),
+        sharding=sharding,
+        login=Credentials(user="app"),
+    )
+    return Circumstances(
+        settings=settings,
+        places=[place(number) for number in range(3)],
+        statement_bytes_max=1 << 20,
+        wishes=wishes,
+        flows=FlowTable(10, 10_000),
+    )
+
+
+def shard(found: Explanation) -> tuple[str, str]:
+    assert found.shard is not None, found.refusal
+    return found.shard.value, found.shard.reason
+
+
+def test_a_key_of_the_statement() -> None:
+    found = explain(KEYED, circumstances(wishes=Wishes(shard=2)))
+    assert shard(found) == ("1", "by orders.customer_id = 7")
+    assert [one.server for one in found.candidates] == ["s01/p", "s01/r"]
+    assert list(found.lines())[:2] == ["Route: shard 1, replica", "  Shard: 1 (by orders.customer_id = 7)"]
+
+
+@pytest.mark.parametrize(
+    ("statement", "reason"),
+    [
+        ("update orders set n = 1 where (customer_id) = -2", "by orders.customer_id = -2"),
+        ("insert into orders (id, customer_id) values (5, '4')", "by orders.customer_id = '4'"),
+        ("delete from orders where customer_id in (1, 4, 7)", "by orders.customer_id = 1, 4, 7"),
+        (
+            f"select from orders where customer_id in ({', '.join(str(3 * key + 1) for key in range(400))})",
+            "by orders.customer_id = 1, 4, 7, 10, 13, …",
+        ),
+    ],
+)
+def test_the_values_of_keys(statement: str, reason: str) -> None:
+    assert shard(explain(statement, circumstances())) == ("1", reason)
+
+
+def test_a_comment_goes_before_a_key() -> None:
+    found = explain("/* shard_id: 2 */ /* role: primary */" + KEYED, circumstances())
+    assert shard(found) == ("2", "a comment in the statement")
+    assert found.role is not None
+    assert (found.role.value, found.role.reason) == ("primary", "a comment in the statement")
+    assert shard(explain("/* sharding_key: 5 */" + KEYED, circumstances()))[0] == "2"
+    found = explain("/* shard_id: 9 */" + KEYED, circumstances())
+    assert found.refusal.startswith("shard 9 is not configured 3")
+
+
+SEVERAL = "select * from orders where customer_id in (1, 2)"
+NOWHERE = "select count(*) from orders"
+
+
+@pytest.mark.parametrize("statement", [SEVERAL, NOWHERE, "selec 1"])
+def test_statements_that_lead_nowhere(statement: str) -> None:
+    refused = explain(statement, circumstances())
+    assert refused.refusal
+    assert refused.shard is None
+    assert shard(explain(statement, circumstances(wishes=Wishes(shard=2)))) == ("2", "the session's shard")
+    default = structs.replace(SHARDING, otherwise="default_shard", default_shard=1)
+    value, reason = shard(explain(statement, circumstances(default)))
+    assert value == "1"
+    said = reason.removeprefix("by default, for ")
+    assert refused.refusal.startswith(said)
+    by_chance = structs.replace(default, default_shard="random")
+    assert shard(explain(statement, circumstances(by_chance)))[0] == "any"
+
+
+@pytest.mark.parametrize("key", ["7.0", "'x'", "9223372036854775808"])
+def test_a_doubtful_or_wrong_key_is_never_put_on_the_default_shard(key: str) -> None:
+    default = structs.replace(SHARDING, otherwise="default_shard", default_shard=1)
+    assert explain(f"select * from orders where customer_id = {key}", circumstances(default)).refusal
+
+
+def test_a_key_that_is_bound_later() -> None:
+    found = explain("select * from orders where customer_id = $1", circumstances())
+    assert shard(found) == ("by its parameters", "by orders.customer_id, when they are bound")
+    assert found.refusal == ""
+
+
+def test_the_session_and_any_shard() -> None:
+    wished = circumstances(wishes=Wishes(shard=2, key="5"))
+    assert shard(explain("select * from countries", wished)) == ("2", "the session's shard, by key 5")
+    found = explain("select * from countries", circumstances())
+    assert shard(found) == ("any", "names no sharded table")
+    assert [one.server for one in found.candidates] == ["s00/p", "s00/r", "s01/p", "s01/r", "s02/p", "s02/r"]
