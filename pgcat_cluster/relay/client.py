@@ -376,6 +376,8 @@ class Client(Placer):
             desk.control.align(self, server)
         if len(self.held) > 0:
             server.order(self.held, None)
+            if desk.mirror is not None:
+                desk.mirror.sent(self, None, frames.query_frame(self.held))
             self.held = b""
 
     def greet(self) -> None:

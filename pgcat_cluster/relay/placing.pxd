@@ -25,6 +25,7 @@ cdef class Placer(Preparer):
     cdef bint _locate_constants(self, Desk desk, Statement statement, bytearray buffer, Py_ssize_t start, Py_ssize_t stop) except? -1
     @cython.locals(server=ServerEnd, is_batch=bint)
     cdef Py_ssize_t _refuse(self, int kind, Py_ssize_t stop, Py_ssize_t end, Py_ssize_t position) except? -1
+    @cython.locals(desk=Desk)
     cdef _spoil(self, ServerEnd server)
     cdef _sync_here(self)
     cdef _probe(self, ServerEnd server)

@@ -189,6 +189,10 @@ class Placer(Preparer):
     def _spoil(self, server: Server) -> None:
         """Let the transaction fail on the server too; its ReadyForQuery is the client's."""
         self.spoils = False
+        desk = self.desk
+        if desk is not None and desk.mirror is not None:
+            # There it would not fail.
+            desk.mirror.left_out(self._itself())
         server.put_bytes(frames.FAIL_SYNC)
         server.ledger.append(ledgers.OWED_READY)
         self.spoiling = True

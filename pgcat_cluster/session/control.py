@@ -429,6 +429,11 @@ class Control(Directions):
         )
         return True
 
+    def own_answer(self, client: Client, flow: Flow, text: bytes, bind: bytes) -> bytes:
+        if flow.flags & marks.WATCHED:
+            self.watch(client, text)
+        return super().own_answer(client, flow, text, bind)
+
     def watch(self, client: Client, text: bytes) -> None:
         plugins = _account(client).plugins
         # What is repeated elsewhere was told of.

@@ -51,8 +51,8 @@ def ask(client: psycopg.Connection[tuple[Any, ...]], text: str, binary: bool | N
     return client.execute(text.encode(), **arguments).fetchall()  # type: ignore[arg-type]
 
 
-def test_an_intercepted_statement_is_answered(node: Node) -> None:
-    binary = None
+@SIMPLE_AND_EXTENDED
+def test_an_intercepted_statement_is_answered(node: Node, binary: bool | None) -> None:
     with connect(node) as client:
         for _ in range(3):
             assert ask(client, "SELECT current_database() AS a,current_user  AS b, 7", binary) == ANSWER
@@ -64,13 +64,26 @@ def test_an_intercepted_statement_is_answered(node: Node) -> None:
             assert ask(client, "select current_database() as a, current_user as b, 7", binary) == ANSWER
 
 
-def test_a_table_is_refused_each_time(node: Node) -> None:
-    binary = None
+@SIMPLE_AND_EXTENDED
+def test_a_table_is_refused_each_time(node: Node, binary: bool | None) -> None:
     with connect(node) as client:
         for number in range(3):
             for text in (f"select * from secret where a = {number}", "table audit.log", "selct 1"):
                 with pytest.raises(psycopg.errors.InsufficientPrivilege, match="denied"):
                     ask(client, text, binary)
+        assert ask(client, "select 1", binary) == [(1,)]
+
+
+@SIMPLE_AND_EXTENDED
+def test_a_refusal_fails_the_transaction(node: Node, binary: bool | None) -> None:
+    with connect(node) as client:
+        client.execute("begin")
+        ask(client, "select 1", binary)
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            ask(client, "select * from secret", binary)
+        with pytest.raises(psycopg.errors.InFailedSqlTransaction):
+            ask(client, "select 1", binary)
+        client.execute("rollback")
         assert ask(client, "select 1", binary) == [(1,)]
 
 

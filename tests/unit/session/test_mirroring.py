@@ -178,6 +178,23 @@ def test_a_batch_without_its_end_is_left_out(scene: Copied) -> None:
     assert scene.recorder.counts.left_out == 1
 
 
+def test_a_transaction_with_a_refused_statement_is_left_out() -> None:
+    scene = Copied(options={"plugins": {"table_access": {"enabled": True, "tables": ["secret"]}}})
+    scene.meet("c1")
+    scene.ask("c1", "p1.1", m.query("begin"), answer=IN_TRANSACTION)
+    scene.ask("c1", "p1.1", m.query("insert into t values (1)"), answer=IN_TRANSACTION)
+    scene.send("c1", m.query("select * from secret"))
+    scene.send(
+        "p1.1", m.frame(b"E", b"SERROR\0VERROR\0C34000\0Mno such portal\0\0") + m.ready_for_query(b"E")
+    )
+    scene.ask(
+        "c1", "p1.1", m.query("commit"), answer=m.command_complete("ROLLBACK") + m.ready_for_query(b"I")
+    )
+    assert scene.units() == []
+    assert scene.recorder.counts.left_out == 1
+    scene.close()
+
+
 def test_what_does_not_fit_is_dropped_whole() -> None:
     scene = Copied(queue_bytes_max=1000)
     scene.meet("c1")
