@@ -50,7 +50,7 @@ cdef class Client(Placer):
     cdef Py_ssize_t _parse(self, Desk desk, ServerEnd server, bytearray buffer, Py_ssize_t position, Py_ssize_t stop, Py_ssize_t end) except? -1
     cdef bint _moves(self) except? -1
     @cython.locals(server=ServerEnd, statement=Statement)
-    cdef ServerEnd _move(self, Desk desk)
+    cdef ServerEnd _move(self, Desk desk, int role, Py_ssize_t shard)
     @cython.locals(limit=Py_ssize_t, portal_end=Py_ssize_t, name_end=Py_ssize_t, name=bytes, statement=Statement, moved=ServerEnd, server_name=bytes, length=Py_ssize_t)
     cdef Py_ssize_t _bind(self, Desk desk, ServerEnd server, bytearray buffer, Py_ssize_t position, Py_ssize_t stop, Py_ssize_t end) except? -1
     @cython.locals(server=ServerEnd)

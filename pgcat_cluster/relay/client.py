@@ -11,7 +11,7 @@ from pgcat_cluster.relay.desk import Control, Desk
 from pgcat_cluster.relay.flows import Flow, Statement
 from pgcat_cluster.relay.ledger import Owed
 from pgcat_cluster.relay.links import Link
-from pgcat_cluster.relay.placing import Placer
+from pgcat_cluster.relay.placing import Begun, Placer
 
 if TYPE_CHECKING:
     from pgcat_cluster.relay.server import Server
@@ -26,16 +26,16 @@ ROLES = marks.ROLES
 READS = marks.READS
 SEQUENCES = marks.SEQUENCES
 CALLS = marks.CALLS
-OWN = marks.COMMAND | marks.BEGINS | marks.CLOSES
+OWN = marks.COMMAND | marks.BEGINS | marks.CLOSES | marks.JOINS
 FORGETS = marks.FORGETS
 HEARS_ALL = marks.HEARS_ALL
 UNCLEAN = marks.UNCLEAN
 UNPINS = marks.UNPINS
 WATCHED = marks.WATCHED
 # What a statement rarely needs of the session before it is forwarded.
-PREPARES = marks.SEQUENCES | marks.CALLS | marks.WATCHED | marks.BEGINS | marks.CLOSES
+PREPARES = marks.SEQUENCES | marks.CALLS | marks.WATCHED | marks.BEGINS | marks.CLOSES | marks.JOINS
 # What is looked at before a simple Query goes anywhere.
-LOOKS = marks.CALLS | marks.WATCHED | marks.BEGINS | marks.CLOSES
+LOOKS = marks.CALLS | marks.WATCHED | marks.BEGINS | marks.CLOSES | marks.JOINS
 
 
 class Client(Placer):
@@ -204,6 +204,8 @@ class Client(Placer):
         desk = self.desk
         assert desk is not None
         if not self.decided:
+            if self.aside and self.server is not None:
+                self._leave_prepared(self.server)
             text_end = position + 5
             if kind == frames.FUNCTION or stop - position > desk.statement_bytes_max:
                 flow = self._unknown(desk)
@@ -374,8 +376,8 @@ class Client(Placer):
         if server.parameters is not self.parameters or self.greeting:
             desk.upcalls += 1
             desk.control.align(self, server)
-        if len(self.held) > 0:
-            server.order(self.held, None)
+        if len(self.held) > 0 and not self.aside:
+            server.order(self.held, Begun(self))
             if desk.mirror is not None:
                 desk.mirror.sent(self, None, frames.query_frame(self.held))
             self.held = b""
@@ -689,7 +691,7 @@ class Client(Placer):
             if not self.probed:
                 self._probe(server)
                 return position
-            moved = self._move(desk)
+            moved = self._move(desk, PRIMARY, self.shard)
             if moved is None:
                 return position
             server = moved
@@ -750,25 +752,16 @@ class Client(Placer):
             and self.unsynced
         )
 
-    def _move(self, desk: Desk) -> Server | None:
-        """Leave the replica; what was prepared there is prepared again where it is needed."""
+    def _move(self, desk: Desk, role: int, shard: int) -> Server | None:
+        """Leave a server; what was prepared there is prepared again where it is needed."""
         server = self.server
         assert server is not None
-        self.confirm()
-        self.overlay.clear()
-        self.retry = False
-        if len(self.cork) > 0:
-            self.put_bytes(bytes(self.cork))
-            self.cork.clear()
-        self.server = None
-        self.peer = None
-        self.unsynced = False
-        self.probed = False
-        server.part()
-        server = self._checkout(desk, PRIMARY)
+        self._leave_prepared(server)
+        self.shard = shard
+        moved = self._checkout(desk, role)
         self.decided = False
         self.survey_reads = False
-        return server
+        return moved
 
     def _bind(self, desk: Desk, server: Server, buffer: bytearray, position: int, stop: int, end: int) -> int:
         limit = stop if stop < end else end
@@ -786,12 +779,21 @@ class Client(Placer):
             if statement.flow.flags & OWN and self._is_own(desk, statement.flow):
                 return self._own_frame(desk, frames.BIND, statement, buffer, position, stop, end)
             if desk.shards > 1 and not self._place_bind(desk, statement, buffer, position, limit):
-                return self._refuse(frames.BIND, stop, end, position)
+                if not self.strays:
+                    return self._refuse(frames.BIND, stop, end, position)
+                self.strays = False
+                if not self.probed:
+                    self._probe(server)
+                    return position
+                moved = self._move(desk, statement.flow.role, self.shard_next)
+                if moved is None:
+                    return position
+                server = moved
             if statement.flow.role == PRIMARY and self._moves():
                 if not self.probed:
                     self._probe(server)
                     return position
-                moved = self._move(desk)
+                moved = self._move(desk, PRIMARY, self.shard)
                 if moved is None:
                     return position
                 server = moved

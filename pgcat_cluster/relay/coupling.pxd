@@ -25,6 +25,9 @@ cdef class ClientEnd(Waiter):
     cdef public Py_ssize_t shard
     cdef public Py_ssize_t hint
     cdef public int role_hint
+    cdef public bint aside
+    cdef public bint strays
+    cdef public Py_ssize_t shard_next
     cdef public bytes refusal
     cdef public bint spoils
     cdef public bint spoiling

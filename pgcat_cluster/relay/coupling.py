@@ -46,16 +46,16 @@ class ClientEnd(Waiter):
     """
 
     __slots__ = (
-        "answered", "attempts", "awaiting", "copy_ahead", "copy_doubt", "copy_synced", "copy_syncs",
+        "answered", "aside", "attempts", "awaiting", "copy_ahead", "copy_doubt", "copy_synced", "copy_syncs",
         "copying", "cork", "coupled_at", "decided", "desk", "detail", "errors", "executed", "failed",
         "fell_behind", "flags", "flow", "found", "greeting", "has_shapes", "held", "held_role", "hint",
         "is_glued", "is_simple", "is_starting", "is_utf8", "lingering", "longest_wait_s", "names", "needs",
         "overlay", "parameters", "pinned", "planned", "pool", "portals", "positions", "primary_only",
         "probed", "probing", "queries", "reads_wish", "ready_at", "receiver", "refusal", "refused", "request",
-        "request_at", "retry", "role", "role_hint", "role_wish", "server", "settling", "shard", "shard_wish",
-        "shuns_replicas", "skipping", "spelled", "spoiling", "spoils", "statements", "status", "streaming",
-        "survey_end", "survey_reads", "surveyed", "target", "transactions", "unnamed", "unsynced",
-        "wait_since", "wishes_end",
+        "request_at", "retry", "role", "role_hint", "role_wish", "server", "settling", "shard", "shard_next",
+        "shard_wish", "shuns_replicas", "skipping", "spelled", "spoiling", "spoils", "statements", "status",
+        "strays", "streaming", "survey_end", "survey_reads", "surveyed", "target", "transactions", "unnamed",
+        "unsynced", "wait_since", "wishes_end",
     )  # fmt: skip
 
     def __init__(self, sock: socket, reactor: Reactor, scratch: bytearray, receiver: Receiver) -> None:
@@ -80,6 +80,10 @@ class ClientEnd(Waiter):
         # or being told.
         self.hint = -1
         self.role_hint = -1
+        # Its server knows nothing of the transaction that is held; it must leave it for another shard.
+        self.aside = False
+        self.strays = False
+        self.shard_next = 0
         self.refusal = b""
         self.spoils = False
         self.spoiling = False

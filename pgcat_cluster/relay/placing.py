@@ -4,6 +4,8 @@ A transaction of a sharded pool is bound to a shard by its first statement that 
 until then: the client has its answer (status `T`) and no server. What must not run is refused: the client gets an
 ErrorResponse, and its transaction fails on the server too, by a Bind that can only fail.
 
+What only prepares is done aside meanwhile, on a server of any shard: it says nothing of where the transaction goes.
+
 Commands of ours, and a held BEGIN with its end, are answered here. In a batch of the extended protocol they are
 answered frame by frame, each after all that a server was asked before it has been answered.
 """
@@ -28,10 +30,30 @@ LOOKS = marks.CALLS | marks.WATCHED
 COMMAND = marks.COMMAND
 BEGINS = marks.BEGINS
 CLOSES = marks.CLOSES
-OWN = marks.COMMAND | marks.BEGINS | marks.CLOSES
+OWN = marks.COMMAND | marks.BEGINS | marks.CLOSES | marks.JOINS
+JOINS = marks.JOINS
+IDLE = frames.STATUS_IDLE
 HEARS_ALL = marks.HEARS_ALL
 # Portals of ours that one client may have.
 PORTALS_MAX = 64
+
+
+class Begun:
+    """Waits for a BEGIN that was held back, and for what was held with it.
+
+    Should that fail, its client is told so instead of what the server says to the statement behind it.
+    """
+
+    def __init__(self, client: Placer) -> None:
+        self.client = client
+
+    def take(self, kind: int, body: bytes) -> None:
+        if kind == frames.ERROR and self.client.server is not None:
+            self.client.put_bytes(b"E" + (len(body) + 4).to_bytes(4, "big") + body)
+            self.client.spoiling = True
+
+    def done(self, server: Server) -> None:
+        pass
 
 
 class Placer(Preparer):
@@ -43,6 +65,9 @@ class Placer(Preparer):
 
     def _place_text(self, desk: Desk, flow: Flow, buffer: bytearray, start: int, stop: int) -> bool:
         """Decide the shard of the simple Query buffer[start:stop] that was just cut to its shape; False: refused."""
+        if self.server is not None and self.status == frames.STATUS_FAILED:
+            # The server refuses it in its own words.
+            return True
         found = UNSAID
         if flow.reach == KEYED:
             selector = flow.selector
@@ -59,6 +84,8 @@ class Placer(Preparer):
 
     def _place_bind(self, desk: Desk, statement: Statement, buffer: bytearray, start: int, stop: int) -> bool:
         """Decide the shard of a statement by its Bind message buffer[start:stop]; False: refused."""
+        if self.server is not None and self.status == frames.STATUS_FAILED:
+            return True
         flow = statement.flow
         found = UNSAID
         self.hint = statement.hint
@@ -103,17 +130,40 @@ class Placer(Preparer):
         return desk.default_shard if desk.default_shard >= 0 else UNSAID
 
     def _take_aim(self, desk: Desk, flow: Flow, shard: int) -> bool:
-        """Whether a statement can go to this shard; -1 says that it was refused already."""
+        """Whether a statement can go to this shard; -1 says that it was refused already.
+
+        False with `strays` set: it can, but from another server than the one where it was only prepared.
+        """
         if shard < 0:
             return False
         if self.server is None:
             self.shard = shard
             return True
-        if shard == self.shard:
+        if shard == self.shard and not self.aside:
             return True
+        if self.unsynced and not self.executed and not self.pinned and (self.aside or self.status == IDLE):
+            self.strays = True
+            self.shard_next = shard
+            return False
         desk.upcalls += 1
         desk.control.misplace(self._itself(), flow, shard)
         return False
+
+    def _leave_prepared(self, server: Server) -> None:
+        """Leave a server where statements were only prepared, in the middle of a batch."""
+        self.confirm()
+        self.overlay.clear()
+        self.retry = False
+        if len(self.cork) > 0:
+            self.put_bytes(bytes(self.cork))
+            self.cork.clear()
+        self.server = None
+        self.peer = None
+        self.aside = False
+        self.unsynced = False
+        self.probed = False
+        self.decided = False
+        server.part()
 
     def _hear(self, desk: Desk, buffer: bytearray, start: int, stop: int) -> bool:
         """Heed what the comments of a statement say, which was just cut to its shape; False: refused."""
@@ -228,6 +278,8 @@ class Placer(Preparer):
             return True
         if desk.shards == 1 or self.server is not None:
             return False
+        if flags & JOINS:
+            return len(self.held) > 0 and self.status == frames.STATUS_OPEN
         return flags & BEGINS != 0 or self.status != frames.STATUS_IDLE
 
     def _answers(self, desk: Desk, flow: Flow, text: bytes) -> bool:
@@ -280,6 +332,11 @@ class Placer(Preparer):
             self.held = text
             self.held_role = flow.role
             self.status = frames.STATUS_OPEN
+            answer = flow.detail
+        elif flow.flags & JOINS:
+            # A comment may end with the line.
+            self.held += b"\n;" + text
+            self.flags |= flow.flags
             answer = flow.detail
         else:
             answer = flow.detail if self.status == frames.STATUS_OPEN else frames.ROLLBACK_FRAME

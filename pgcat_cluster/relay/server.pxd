@@ -20,6 +20,8 @@ cdef class Server(ServerEnd):
     cdef _look(self)
     @cython.locals(client=ClientEnd)
     cdef _deliver(self, bytearray buffer, Py_ssize_t start, Py_ssize_t end)
+    @cython.locals(next_kind=int)
+    cdef _ready_aside(self, ClientEnd client, int status)
     @cython.locals(ledger=Ledger, owed=Owed, desk=Desk, next_kind=int, now=double, is_early=bint)
     cdef _ready(self, ClientEnd client, int status)
     @cython.locals(asks=bint)

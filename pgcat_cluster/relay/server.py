@@ -98,7 +98,12 @@ class Server(ServerEnd):
                     self.lost("the server sent a message that is too long")
                     return end
                 break
-            if kind == frames.READY:
+            if kind == frames.READY and client.aside:
+                self._deliver(buffer, run, position)
+                position = stop
+                run = stop
+                self._ready_aside(client, p[stop - 1])
+            elif kind == frames.READY:
                 client.retry = False
                 position = stop
                 self._deliver(buffer, run, position)
@@ -172,7 +177,7 @@ class Server(ServerEnd):
         is_parsed = buffer[start] == frames.PARSE_COMPLETE and ledger.kind() == ledgers.PARSED
         rows = start + len(frames.PARSE_COMPLETE_FRAME) if is_parsed else start
         ready = octets.behind_frames(buffer, rows, end, frames.PASSES)
-        if end - ready != frames.READY_BYTES or buffer[ready] != frames.READY or client.cork:
+        if end - ready != frames.READY_BYTES or buffer[ready] != frames.READY or client.cork or client.aside:
             return False
         if is_parsed:
             self._parsed(client, ledger.pop())
@@ -266,6 +271,28 @@ class Server(ServerEnd):
                 self.over(desk, client)
         else:
             client.replay()
+
+    def _ready_aside(self, client: Client, status: int) -> None:
+        """ReadyForQuery behind what was only prepared here: the client's transaction is elsewhere, or nowhere yet."""
+        if self.skipping:
+            self._strike()
+            self.skipping = False
+        next_kind = self.ledger.pass_ready()
+        if next_kind < 0:
+            self.lost("the server was ready out of turn")
+            return
+        self.quiet = next_kind == ledgers.READY_QUIET
+        self.status = status
+        client.aside = False
+        client.awaiting = False
+        if client.answered:
+            client.confirm()
+        client.overlay.clear()
+        if client.failed:
+            client.status = frames.STATUS_FAILED
+        client.put_bytes(frames.ready_frame(client.status))
+        client.flush()
+        self.release()
 
     def over(self, desk: Desk, client: Client) -> None:
         """A transaction is over: the server goes back, if nothing of the client is left on it."""

@@ -24,7 +24,7 @@ COMMAND = marks.COMMAND
 PRIMARY = marks.PRIMARY
 REPLICA = marks.REPLICA
 READS = marks.READS
-OWN = marks.COMMAND | marks.BEGINS | marks.CLOSES
+OWN = marks.COMMAND | marks.BEGINS | marks.CLOSES | marks.JOINS
 
 # What a survey finds: wait for more bytes, a server is needed, it can be answered here, its first frame is about a
 # statement of ours, or it must not run.
@@ -183,9 +183,11 @@ class Surveyor(ClientEnd):
                 local = False
                 break
             position = stop
+        self.aside = False
         if not is_placed and desk.shards > 1:
-            # Only prepared, and that can be on any shard.
+            # Only prepared, and that can be on any shard, and beside a transaction that has none yet.
             self.shard = self.shard_wish if self.shard_wish >= 0 else desk.draw() % desk.shards
+            self.aside = len(self.held) > 0
         self.survey_end = position - start
         self.survey_reads = reads and found
         self.role = role if found else PRIMARY

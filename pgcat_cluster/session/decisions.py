@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from msgspec import Struct
 
 from pgcat_cluster.relay import marks
@@ -54,6 +56,24 @@ UNKNOWN = Flow(
 COMMAND = Flow(marks.PRIMARY, marks.CALLS | marks.COMMAND, "answered by the node")
 
 
+# What only sets a transaction up, alone in its string, and how it is answered.
+_JOINS = re.compile(
+    rb"(savepoint|release|set local|set transaction|set constraints|rollback (?:work |transaction )?to)"
+    rb" [^;]*\Z",
+    re.DOTALL,
+)
+_JOINED = {
+    b"savepoint": "SAVEPOINT",
+    b"release": "RELEASE",
+    b"set local": "SET",
+    b"set transaction": "SET",
+    b"set constraints": "SET CONSTRAINTS",
+    b"rollback to": "ROLLBACK",
+    b"rollback work to": "ROLLBACK",
+    b"rollback transaction to": "ROLLBACK",
+}
+
+
 class Decision(Struct, frozen=True, kw_only=True):
     """What was decided about one statement string.
 
@@ -98,6 +118,9 @@ def decide(
             # Held back, and answered here, while the transaction has no shard.
             flow.flags |= marks.BEGINS if decision.control is TransactionVerb.BEGIN else marks.CLOSES
             flow.detail = messages.command_complete(_tag(decision.control, shape))
+        elif joins := _JOINS.match(shape):
+            flow.flags |= marks.JOINS
+            flow.detail = messages.command_complete(_JOINED[joins[1]])
     return decision
 
 
