@@ -25,7 +25,6 @@ cdef class Client(Placer):
     @cython.locals(desk=Desk, flow=Flow, text_end=Py_ssize_t, server=ServerEnd)
     cdef Py_ssize_t _query(self, int kind, bytearray buffer, Py_ssize_t position, Py_ssize_t stop, Py_ssize_t end) except? -1
     cdef Py_ssize_t _refuse_now(self, int kind, Py_ssize_t stop, Py_ssize_t end) except? -1
-    cdef _note(self, Flow flow)
     @cython.locals(target=Target, narrowed=Target, server=ServerEnd)
     cdef ServerEnd _checkout(self, Desk desk, int role)
     cdef Target _narrow(self, Target target)

@@ -8,7 +8,7 @@ from pgcat_cluster.relay import frames, links, marks, octets
 from pgcat_cluster.relay import ledger as ledgers
 from pgcat_cluster.relay import survey as surveys
 from pgcat_cluster.relay.desk import Control, Desk
-from pgcat_cluster.relay.flows import Flow, Statement
+from pgcat_cluster.relay.flows import Statement
 from pgcat_cluster.relay.ledger import Owed
 from pgcat_cluster.relay.links import Link
 from pgcat_cluster.relay.placing import Begun, Placer
@@ -290,15 +290,6 @@ class Client(Placer):
         self._skip(kind)
         self._drop(stop, end)
         return stop
-
-    def _note(self, flow: Flow) -> None:
-        """Remember what an execution may do to the session, besides its flags."""
-        if flow.flags & FORGETS and self.server is not None and self.status != frames.STATUS_FAILED:
-            self.server.prepared.clear()
-        if flow.parameters:
-            if self.names is None:
-                self.names = set()
-            self.names.update(flow.parameters)
 
     # -- a server ------------------------------------------------------------------------------------------
 
@@ -778,6 +769,9 @@ class Client(Placer):
         if statement is not None:
             if statement.flow.flags & OWN and self._is_own(desk, statement.flow):
                 return self._own_frame(desk, frames.BIND, statement, buffer, position, stop, end)
+            if desk.shards > 1 and stop > end and stop - position <= surveys.BATCH_BYTES_MAX:
+                # Its keys may be in what has not come.
+                return position
             if desk.shards > 1 and not self._place_bind(desk, statement, buffer, position, limit):
                 if not self.strays:
                     return self._refuse(frames.BIND, stop, end, position)

@@ -8,7 +8,7 @@ from pgcat_cluster.relay.flows cimport Flow, Statement
 from pgcat_cluster.relay.preparing cimport Preparer
 from pgcat_cluster.relay.selectors cimport Selector
 
-cdef int IDLE, JOINS, ANYWHERE, KEYED, LOOKS, COMMAND, BEGINS, CLOSES, OWN, HEARS_ALL
+cdef int IDLE, JOINS, FORGETS, ANYWHERE, KEYED, LOOKS, COMMAND, BEGINS, CLOSES, OWN, HEARS_ALL
 cdef Py_ssize_t UNSAID, PORTALS_MAX
 
 cdef class Placer(Preparer):
@@ -26,6 +26,7 @@ cdef class Placer(Preparer):
     @cython.locals(server=ServerEnd, is_batch=bint)
     cdef Py_ssize_t _refuse(self, int kind, Py_ssize_t stop, Py_ssize_t end, Py_ssize_t position) except? -1
     @cython.locals(desk=Desk)
+    cdef _note(self, Flow flow)
     cdef _leave_prepared(self, ServerEnd server)
     cdef _spoil(self, ServerEnd server)
     cdef _sync_here(self)

@@ -34,6 +34,7 @@ OWN = marks.COMMAND | marks.BEGINS | marks.CLOSES | marks.JOINS
 JOINS = marks.JOINS
 IDLE = frames.STATUS_IDLE
 HEARS_ALL = marks.HEARS_ALL
+FORGETS = marks.FORGETS
 # Portals of ours that one client may have.
 PORTALS_MAX = 64
 
@@ -138,6 +139,7 @@ class Placer(Preparer):
             return False
         if self.server is None:
             self.shard = shard
+            self.aside = False
             return True
         if shard == self.shard and not self.aside:
             return True
@@ -203,6 +205,15 @@ class Placer(Preparer):
         # What its comments say was said before, so there is nothing to refuse.
         self._locate_constants(desk, statement, text, 0, len(text))
         self.refusal = b""
+
+    def _note(self, flow: Flow) -> None:
+        """Remember what an execution may do to the session, besides its flags."""
+        if flow.flags & FORGETS and self.server is not None and self.status != frames.STATUS_FAILED:
+            self.server.prepared.clear()
+        if flow.parameters:
+            if self.names is None:
+                self.names = set()
+            self.names.update(flow.parameters)
 
     # -- what must not run ---------------------------------------------------------------------------------
 

@@ -187,7 +187,7 @@ class Surveyor(ClientEnd):
         if not is_placed and desk.shards > 1:
             # Only prepared, and that can be on any shard, and beside a transaction that has none yet.
             self.shard = self.shard_wish if self.shard_wish >= 0 else desk.draw() % desk.shards
-            self.aside = len(self.held) > 0
+            self.aside = len(self.held) > 0 and not local
         self.survey_end = position - start
         self.survey_reads = reads and found
         self.role = role if found else PRIMARY

@@ -163,7 +163,7 @@ class Control(Directions):
             return
         while (waiter := target.head()) is not None:
             assert isinstance(waiter, Client)
-            self._refuse(waiter, NoServer(detail=reason))
+            self._refuse(waiter, NoServer(detail=_where(target) + reason))
 
     def _why_none(self, account: Account, target: Target) -> str:
         view = account.shards[target.shard].view
@@ -261,7 +261,7 @@ class Control(Directions):
                 continue
             while (waiter := target.head()) is not None:
                 assert isinstance(waiter, Client)
-                self._refuse(waiter, ServerUnreachable(detail=text))
+                self._refuse(waiter, ServerUnreachable(detail=_where(target) + text))
 
     def renew(self, pool: Pool) -> None:
         """No link of this pool is used again: those that rest close now, the others when they are released."""
@@ -765,14 +765,15 @@ class Control(Directions):
             waited = now - max(waiter.wait_since, account.resumed_at)
             if waited < limit_s:
                 return
+            where = _where(target)
             detail = f"pool {account.settings.key}, waited {waited:.1f} s, {target.waiting} waiting"
             if not target.pools:
-                self._refuse(waiter, NoServer(detail=f"{self._why_none(account, target)}; {detail}"))
+                self._refuse(waiter, NoServer(detail=f"{where}{self._why_none(account, target)}; {detail}"))
             elif all(pool.opened == 0 for pool in target.pools):
                 errors = "; ".join(sorted({_error_of(pool) for pool in target.pools}))
-                self._refuse(waiter, ServerUnreachable(detail=f"{errors}; {detail}"))
+                self._refuse(waiter, ServerUnreachable(detail=f"{where}{errors}; {detail}"))
             else:
-                self._refuse(waiter, CheckoutTimeout(detail=detail))
+                self._refuse(waiter, CheckoutTimeout(detail=where + detail))
 
     def _expire_server(self, account: Account, server: Server, now: float) -> None:
         settings = account.settings
@@ -869,6 +870,11 @@ def _desk(account: Account) -> Desk:
     desk = account.desk
     assert desk is not None
     return desk
+
+
+def _where(target: Target) -> str:
+    """Which shard a detail is about, where there are several."""
+    return f"shard {target.shard}: " if target.gate.shards > 1 else ""
 
 
 def _error_of(pool: Pool) -> str:

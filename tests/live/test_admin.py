@@ -18,7 +18,7 @@ from tests.support.stack import NodeMaker
 
 DIALECTS = ("pgbouncer", "pgcat")
 # Of a node in peace.
-EMPTY = ("FDS", "PINS", "BANS", "FLEET BANS", "FLEET OVERRIDES", "VERDICTS")
+EMPTY = ("FDS", "PINS", "BANS", "FLEET BANS", "FLEET OVERRIDES", "VERDICTS", "MIRRORS")
 ONE_LINK = CONFIG.replace("size = 20", "size = 1")
 
 Connection = psycopg.Connection[tuple[object, ...]]
