@@ -19,6 +19,7 @@ pytest_plugins = [
     "tests.support.etcd",
     "tests.support.fleets",
     "tests.support.front_fixtures",
+    "tests.support.sharding",
     "tests.support.stack",
 ]
 

@@ -26,10 +26,12 @@ users = {{ test = {{}} }}
 
 def documents(clusters: Sequence[Cluster], *, finds_primary: bool) -> str:
     """TOML. A node without a fleet finds the primary by looking; a fleet is told, by its documents alone."""
-    return "\n".join([*(_cluster(cluster, finds_primary) for cluster in clusters), _pool(clusters)])
+    places = [cluster_document(cluster, finds_primary=finds_primary) for cluster in clusters]
+    return "\n".join([*places, _pool(clusters)])
 
 
-def _cluster(cluster: Cluster, finds_primary: bool) -> str:
+def cluster_document(cluster: Cluster, *, finds_primary: bool) -> str:
+    """The one table of a cluster and the one of its servers."""
     told = f'source = "static", primary = "{cluster.primary.name}"'
     return _CLUSTER.format(
         name=cluster.name,

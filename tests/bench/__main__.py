@@ -24,12 +24,14 @@ from pgcat_cluster import __version__
 from pgcat_cluster.demo.processes import DemoFault
 from pgcat_cluster.demo.stack import Stack
 from pgcat_cluster.relay.build import build_kind
+from tests.bench import sharding
 from tests.bench.crowd import Crowd, gather
 from tests.bench.measure import WORKLOADS, LoadFailed, Record, measure, prepare
 from tests.support import fronts
 from tests.support.fronts import Front
 
-TARGETS = ("direct", "pgbouncer", "compiled", "interpreted")
+# `sharded` is another pool of the node `compiled`.
+TARGETS = ("direct", "pgbouncer", "compiled", "sharded", "interpreted")
 PROTOCOLS = ("simple", "extended", "prepared")
 CLIENTS = (1, 16, 200)
 LINKS = 40
@@ -64,15 +66,18 @@ def running(stack: Stack, wanted: set[str], console: Console) -> Iterator[dict[s
                 add("pgbouncer", fronts.start_pgbouncer(stack, pools))
             else:
                 console.print("pgbouncer is not on PATH: measured without it")
-        pools = {"bench": f'mode = "transaction"\nreads = "replicas"\nsize = {LINKS}'}
+        pool = f'mode = "transaction"\nreads = "replicas"\nsize = {LINKS}'
+        pools = {"bench": pool, "sharded": f"{pool}\n{sharding.POOL}"}
         for name in ("compiled", "interpreted"):
-            if name not in wanted:
+            if not wanted & {name, "sharded" if name == "compiled" else name}:
                 continue
             if name == "compiled" and build_kind() != "compiled":
                 console.print("the data plane is not compiled here: measured interpreted only")
                 continue
             environment = {"PGCAT_PURE": "1" if name == "interpreted" else "0"}
             add(name, fronts.start_node(stack, pools=pools, environment=environment))
+        if "compiled" in found:
+            found["sharded"] = found["compiled"]
         yield found
 
 
@@ -85,8 +90,17 @@ def pgbouncer_version() -> tuple[int, ...]:
 
 
 def database_for(target: str, protocol: str) -> str:
+    if target == "sharded":
+        return "sharded"
     needs_session = target == "pgbouncer" and protocol == "prepared" and pgbouncer_version() < (1, 21)
     return "bench_session" if needs_session else "bench"
+
+
+def is_asked(target: str, workload: str, only_sharding: bool) -> bool:
+    """Reads by key tell what shards cost, and nothing else; all other loads are for pools without shards."""
+    if workload == "keyed":
+        return target in ("compiled", "sharded")
+    return target != "sharded" and not only_sharding
 
 
 def median_of(records: list[Record]) -> Record:
@@ -99,12 +113,6 @@ def median_of(records: list[Record]) -> Record:
     if numbers["rss_kb"] is not None:
         numbers["rss_kb"] = int(numbers["rss_kb"])
     return dataclasses.replace(records[0], **numbers)
-
-
-def cpu_us(record: Record) -> float | None:
-    if record.cpu_user_us_per_query is None or record.cpu_system_us_per_query is None:
-        return None
-    return record.cpu_user_us_per_query + record.cpu_system_us_per_query
 
 
 def results_table(records: list[Record]) -> Table:
@@ -147,7 +155,7 @@ def ratio_table(records: list[Record]) -> Table | None:
         peer = peers.get((record.workload, record.protocol, record.clients))
         if record.target not in BUDGETS or peer is None:
             continue
-        own, other = cpu_us(record), cpu_us(peer)
+        own, other = record.cpu_us_per_query, peer.cpu_us_per_query
         if not own or not other:
             continue
         has_budget = record.workload == "select-only" and record.clients >= 16
@@ -174,10 +182,10 @@ def crowd_table(crowds: list[Crowd]) -> Table:
     return table
 
 
-def conditions(rounds: int, seconds: float) -> str:
+def conditions(command: str, rounds: int, seconds: float) -> str:
     """Under what the figures were taken, and how to take them again."""
     return (
-        f"{datetime.date.today()}, make bench ({rounds} rounds of {seconds:g} s), pgcat_cluster {__version__}, "
+        f"{datetime.date.today()}, {command} ({rounds} rounds of {seconds:g} s), pgcat_cluster {__version__}, "
         f"Python {platform.python_version()}, {os.cpu_count()} cores, "
         f"PgBouncer {'.'.join(map(str, pgbouncer_version())) or 'missing'}"
     )
@@ -223,8 +231,11 @@ def run_rounds(
 @click.option(
     "--only", multiple=True, metavar="PATTERN", help="target/workload/protocol/clients, with * and ?."
 )
+@click.option(
+    "--sharding", "only_sharding", is_flag=True, help="Only what shards cost; kept as results/sharding.*"
+)
 @click.option("--quick", is_flag=True, help="One round of half a second with 16 clients, and no crowd.")
-def main(rounds: int, seconds: float, only: tuple[str, ...], quick: bool) -> None:
+def main(rounds: int, seconds: float, only: tuple[str, ...], only_sharding: bool, quick: bool) -> None:
     """Measure PostgreSQL, PgBouncer and the node side by side."""
     console = Console()
     is_part = quick or bool(only)
@@ -235,7 +246,10 @@ def main(rounds: int, seconds: float, only: tuple[str, ...], quick: bool) -> Non
         (target, case)
         for case in itertools.product(WORKLOADS, PROTOCOLS, clients)
         for target in TARGETS
-        if not only or any(fnmatch.fnmatch("/".join(map(str, (target, *case))), pattern) for pattern in only)
+        if is_asked(target, case[0], only_sharding)
+        and (
+            not only or any(fnmatch.fnmatch("/".join(map(str, (target, *case))), pattern) for pattern in only)
+        )
     ]
     settings = {"max_connections": "700", "shared_buffers": "'256MB'"}
     with Stack(replicas=1, settings=settings) as stack:
@@ -243,16 +257,19 @@ def main(rounds: int, seconds: float, only: tuple[str, ...], quick: bool) -> Non
         if pgbench is None:
             sys.exit("pgbench is missing: install PostgreSQL's client programs")
         with running(stack, {target for target, _ in cases}, console) as targets:
-            prepare(pgbench, fronts.direct(stack).address, SCALE)
+            prepare(pgbench, fronts.direct(stack).address, 1 if only_sharding else SCALE)
+            if "sharded" in targets:
+                sharding.prepare_shards(stack)
             cases = [(target, case) for target, case in cases if target in targets]
             records, is_whole = run_rounds(pgbench, targets, cases, rounds, seconds, console)
             crowds = []
-            if not is_part:
+            if not is_part and not only_sharding:
                 for name, front in targets.items():
-                    if front.process is not None:
+                    if front.process is not None and name != "sharded":
                         with console.status(f"{CROWD} clients on {name}"):
                             crowds.append(gather(front, front.database("bench"), target=name, clients=CROWD))
-    tables = [table for table in (results_table(records), ratio_table(records)) if table is not None]
+    made = (results_table(records), ratio_table(records), sharding.cost_table(records))
+    tables = [table for table in made if table is not None]
     if crowds:
         tables.append(crowd_table(crowds))
     for table in tables:
@@ -260,11 +277,14 @@ def main(rounds: int, seconds: float, only: tuple[str, ...], quick: bool) -> Non
     if is_part:
         console.print("A part was measured: results/ stays as it is.")
     else:
-        save("latest.json", records)
-        save("crowd.json", crowds)
-        with (RESULTS / "latest.txt").open("w") as file:
+        name = "sharding" if only_sharding else "latest"
+        save(f"{name}.json", records)
+        if crowds:
+            save("crowd.json", crowds)
+        with (RESULTS / f"{name}.txt").open("w") as file:
             written = Console(file=file, width=140)
-            written.print(conditions(rounds, seconds))
+            arguments = ' ARGUMENTS="--sharding"' if only_sharding else ""
+            written.print(conditions(f"make bench{arguments}", rounds, seconds))
             for table in tables:
                 written.print(table)
     sys.exit(0 if is_whole else 1)

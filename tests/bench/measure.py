@@ -16,8 +16,13 @@ from pgcat_cluster.demo.processes import wait_until
 from tests.support.fronts import Front
 from tests.support.player import Address
 
-WORKLOADS = {"select-only": 1, "tpcb": 7}  # statements per transaction
-_SCRIPTS = {"select-only": "select-only", "tpcb": "tpcb-like"}
+WORKLOADS = {"select-only": 1, "tpcb": 7, "keyed": 1}  # statements per transaction
+_SCRIPTS = {
+    "select-only": ("-b", "select-only"),
+    "tpcb": ("-b", "tpcb-like"),
+    # The read of select-only, written as itself: the key is all that tells its shard.
+    "keyed": ("-f", str(Path(__file__).with_name("keyed.sql"))),
+}
 _WARM_UP_S = 0.5
 _SLACK_S = 0.5
 _ATTEMPTS = 3
@@ -44,6 +49,12 @@ class Record:
     cpu_system_us_per_query: float | None
     upcalls_per_query: float | None
     rss_kb: int | None
+
+    @property
+    def cpu_us_per_query(self) -> float | None:
+        if self.cpu_user_us_per_query is None or self.cpu_system_us_per_query is None:
+            return None
+        return self.cpu_user_us_per_query + self.cpu_system_us_per_query
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +110,7 @@ def measure(
 ) -> Record:  # fmt: skip
     """Runs one load. Only what happens after all clients are connected and warm is counted."""
     command = [
-        pgbench, "-n", "-b", _SCRIPTS[workload], "-M", protocol, "-c", str(clients), "-j", "1",
+        pgbench, "-n", *_SCRIPTS[workload], "-M", protocol, "-c", str(clients), "-j", "1",
         *_login(address),
     ]  # fmt: skip
     connecting_s = clients / 50

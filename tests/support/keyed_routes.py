@@ -13,8 +13,10 @@ Below each statement stands where it goes among four shards, and by which column
 
 from __future__ import annotations
 
+import random
 import re
 import tomllib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -23,6 +25,7 @@ from pgcat_cluster.routing import pg_bigint_hash
 from pgcat_cluster.routing.role import role_for
 from pgcat_cluster.sql.analysis import analyze
 from pgcat_cluster.sql.keys import KeyRules, Keys, Term, Verdict, find_keys
+from tests.fuzz.mutations import with_other_blanks_and_case
 from tests.support.routes import statements
 
 FOLDER = Path(__file__).parent.parent / "corpus" / "sharding"
@@ -91,6 +94,43 @@ def value_of(text: str, term: Term) -> int | str:
         return f"-{token[0]}" if term.is_negative else token[0]
     sign, digits = integer.groups()
     return -int(digits) if bool(sign) != term.is_negative else int(digits)
+
+
+# --- what changes nothing
+
+
+def recast(text: str, chance: random.Random) -> str:
+    """Some integers in parentheses, or with a cast that keeps them what they are."""
+
+    def other(found: re.Match[str]) -> str:
+        form = chance.choice(("{}", "{}", "({})", "(({}))", "{}::bigint", "cast({} as int8)"))
+        return form.format(found[0])
+
+    # Where a plain integer can only be a value: behind = or a comma, and not in a type or an array's bounds.
+    return re.sub(r"(?<=[=,(] )\d+(?=[\s,);]|$)|(?<==)\d+(?=[\s,);]|$)", other, text)
+
+
+def with_comments(text: str, chance: random.Random) -> str:
+    """Between the words."""
+    return re.sub(r" (?=[a-z])", lambda _: chance.choice((" ", " /* = 3 */ ", " -- id = 4\n")), text)
+
+
+OTHER_WAYS: dict[str, Callable[[str, random.Random], str]] = {
+    "blanks and case": with_other_blanks_and_case,
+    "comments": with_comments,
+    "casts": recast,
+}
+# The library of the grammar does not parse NOT IN with a comment between the words; the relay leaves comments out.
+_UNFIT = {
+    "comments": r"['$]|--|/\*|\"O o\"|\bnot in\b",
+    "blanks and case": r"['\"$]|--|/\*|\bnot in\b",
+    "casts": r"['\"$]|--|/\*|\bnot in\b|\b(?:limit|fetch|set local)\b",
+}
+
+
+def rewritable(way: str, routes: Sequence[KeyedRoute]) -> list[KeyedRoute]:
+    """Those that mean the same when they are written in another way."""
+    return [route for route in routes if not re.search(_UNFIT[way], route.text, re.IGNORECASE)]
 
 
 def main() -> None:

@@ -39,6 +39,22 @@ class Outcome:
         return bool(self.sqlstate)
 
 
+def outcome(results: Sequence[pq.PGresult]) -> Outcome:
+    """What libpq's results of one statement string say together."""
+    found: list[tuple[str, frozenset[tuple[Any, int]]]] = []
+    for result in results:
+        if result.status == pq.ExecStatus.FATAL_ERROR:
+            sqlstate = (result.error_field(pq.DiagnosticField.SQLSTATE) or b"").decode()
+            message = (result.error_field(pq.DiagnosticField.MESSAGE_PRIMARY) or b"").decode()
+            return Outcome((), sqlstate, message)
+        rows = Counter(
+            tuple(result.get_value(row, column) for column in range(result.nfields))
+            for row in range(result.ntuples)
+        )
+        found.append(((result.command_status or b"").decode(), frozenset(rows.items())))
+    return Outcome(tuple(found))
+
+
 class Database:
     """One database, over a plain connection."""
 
@@ -54,18 +70,7 @@ class Database:
         else:
             link.send_query(text.encode())
             results = list(_results(link))
-        found: list[tuple[str, frozenset[tuple[Any, int]]]] = []
-        for result in results:
-            if result.status == pq.ExecStatus.FATAL_ERROR:
-                sqlstate = (result.error_field(pq.DiagnosticField.SQLSTATE) or b"").decode()
-                message = (result.error_field(pq.DiagnosticField.MESSAGE_PRIMARY) or b"").decode()
-                return Outcome((), sqlstate, message)
-            rows = Counter(
-                tuple(result.get_value(row, column) for column in range(result.nfields))
-                for row in range(result.ntuples)
-            )
-            found.append(((result.command_status or b"").decode(), frozenset(rows.items())))
-        return Outcome(tuple(found))
+        return outcome(results)
 
     def parameter_types(self, text: str) -> list[int]:
         """What the server takes the parameters of a statement for; none if it does not take the statement."""
@@ -89,6 +94,8 @@ def _results(link: pq.PGconn) -> Iterator[pq.PGresult]:
         if result.status == pq.ExecStatus.COPY_OUT:
             while link.get_copy_data(0)[0] > 0:
                 pass
+        elif result.status == pq.ExecStatus.COPY_IN:
+            link.put_copy_end(b"there are no rows")
         yield result
 
 
@@ -197,10 +204,8 @@ def sharded(stack: Stack, schema: str, shards: int, *, name: str, rows: int, see
         keys = dict(whole.connection.execute(_KEYS).fetchall())
         for number in range(shards):
             for table in keys:
-                bound = f"for values with (modulus {shards}, remainder {number})"
-                partition = f"create table {_partition(table, number)} partition of {table} {bound}"
                 for database in (whole, parts[number]):
-                    database.connection.execute(partition.encode())
+                    add_partition(database.connection, table, number, shards)
         tables = [table for (table,) in whole.connection.execute(_TABLES).fetchall()]
         _fill(whole, tables, rows, random.Random(seed))
         for number, part in enumerate(parts):
@@ -220,6 +225,12 @@ def sharded(stack: Stack, schema: str, shards: int, *, name: str, rows: int, see
             connection.close()
         for database in databases:
             stack.primary.query(f"drop database if exists {database} with (force)")
+
+
+def add_partition(connection: psycopg.Connection, table: str, number: int, shards: int) -> None:
+    """Gives a database the part of a hash-partitioned table that one shard has."""
+    bound = f"for values with (modulus {shards}, remainder {number})"
+    connection.execute(f"create table {_partition(table, number)} partition of {table} {bound}".encode())
 
 
 _KEYS = """

@@ -10,8 +10,16 @@ import pytest
 from pgcat_cluster.relay.shapes import Scanner, render, render_with_places
 from pgcat_cluster.sql import grammar
 from pgcat_cluster.sql.keys import Keys, Verdict, find_keys
-from tests.fuzz.mutations import mutated, with_other_blanks_and_case
-from tests.support.keyed_routes import KeyedRoute, described, read_keyed_routes, rules, value_of
+from tests.fuzz.mutations import mutated
+from tests.support.keyed_routes import (
+    OTHER_WAYS,
+    KeyedRoute,
+    described,
+    read_keyed_routes,
+    rewritable,
+    rules,
+    value_of,
+)
 
 ROUTES = read_keyed_routes()
 KEYED = [route for route in ROUTES if not route.expected.startswith("refused")]
@@ -31,46 +39,12 @@ def test_the_corpus_is_large() -> None:
 # --- what changes nothing
 
 
-def recast(text: str, chance: random.Random) -> str:
-    """Some integers in parentheses, as texts, or with a cast that keeps them what they are."""
-
-    def other(found: re.Match[str]) -> str:
-        form = chance.choice(("{}", "{}", "({})", "(({}))", "{}::bigint", "cast({} as int8)"))
-        return form.format(found[0])
-
-    # Where a plain integer can only be a value: behind = or a comma, and not in a type or an array's bounds.
-    return re.sub(r"(?<=[=,(] )\d+(?=[\s,);]|$)|(?<==)\d+(?=[\s,);]|$)", other, text)
-
-
-def aliased(text: str, chance: random.Random) -> str:
-    """With comments between the words."""
-    return re.sub(r" (?=[a-z])", lambda _: chance.choice((" ", " /* = 3 */ ", " -- id = 4\n")), text)
-
-
-# The library of the grammar does not parse NOT IN with a comment between the words; the relay leaves comments out.
-UNQUOTED = [
-    route for route in ROUTES if not re.search(r"['$]|--|/\*|\"O o\"|\bnot in\b", route.text, re.IGNORECASE)
-]
-PLAIN = [route for route in UNQUOTED if '"' not in route.text]
-
-
 @pytest.mark.parametrize("seed", range(2))
-def test_case_and_blanks_change_nothing(seed: int) -> None:
+@pytest.mark.parametrize("way", OTHER_WAYS)
+def test_another_way_to_write_it_changes_nothing(way: str, seed: int) -> None:
     chance = random.Random(seed)
-    assert_same(PLAIN, [with_other_blanks_and_case(route.text, chance) for route in PLAIN])
-
-
-@pytest.mark.parametrize("seed", range(2))
-def test_comments_change_nothing(seed: int) -> None:
-    chance = random.Random(seed)
-    assert_same(UNQUOTED, [aliased(route.text, chance) for route in UNQUOTED])
-
-
-@pytest.mark.parametrize("seed", range(2))
-def test_casts_and_parentheses_change_nothing(seed: int) -> None:
-    chance = random.Random(seed)
-    routes = [route for route in PLAIN if not re.search(r"\b(limit|fetch|set local)\b", route.text, re.I)]
-    assert_same(routes, [recast(route.text, chance) for route in routes])
+    rewrite, routes = OTHER_WAYS[way], rewritable(way, ROUTES)
+    assert_same(routes, [rewrite(route.text, chance) for route in routes])
 
 
 def assert_same(routes: list[KeyedRoute], texts: list[str]) -> None:
