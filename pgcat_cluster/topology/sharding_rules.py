@@ -22,6 +22,18 @@ def _pool_lies_in_one_way(pool: settings.Pool) -> Broken:
         yield ("cluster",), "is not allowed beside shards, which have clusters of their own"
 
 
+def _statements_tell_the_shard(pool: settings.Pool) -> Broken:
+    # In session mode bytes go on unseen.
+    if pool.shards is None or len(pool.shards.clusters) == 1:
+        return
+    why = 'is not possible with several shards: mode "session" looks at no statement'
+    if pool.mode == "session":
+        yield ("mode",), why
+    for label, user in pool.users.items():
+        if user.mode == "session":
+            yield ("users", label, "mode"), why
+
+
 def _default_shard_exists(pool: settings.Pool) -> Broken:
     if pool.shards is None or pool.sharding is None:
         return
@@ -167,7 +179,7 @@ def _shards_have_own_places(documents: Settings) -> Broken:
 
 
 RULES: Mapping[type[Document], tuple[Callable[[Any], Broken], ...]] = {
-    settings.Pool: (_pool_lies_in_one_way, _default_shard_exists),
+    settings.Pool: (_pool_lies_in_one_way, _statements_tell_the_shard, _default_shard_exists),
     settings.PoolShards: (_shards_are_numbered_without_gaps,),
     settings.PoolSharding: (_tables_are_sharded_or_not, _comments_are_found),
     settings.ShardMap: (_map_is_whole, _values_are_keys_once, _ranges_are_apart),
