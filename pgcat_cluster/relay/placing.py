@@ -127,7 +127,7 @@ class Placer(Preparer):
         if self.shard_wish >= 0:
             return self.shard_wish
         if flow.reach == ANYWHERE:
-            return desk.draw() % desk.shards
+            return desk.draw_shard(flow.role)
         return desk.default_shard if desk.default_shard >= 0 else UNSAID
 
     def _take_aim(self, desk: Desk, flow: Flow, shard: int) -> bool:

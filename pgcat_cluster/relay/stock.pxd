@@ -89,4 +89,6 @@ cdef class Gate:
     cpdef unsigned long long next_ticket(self) except? 0
     @cython.locals(x="unsigned long long")
     cpdef unsigned long long draw(self) except? 0
+    @cython.locals(shard=Py_ssize_t, target=Target)
+    cpdef Py_ssize_t draw_shard(self, int role) except? -1
     cpdef serve_waiters(self)

@@ -315,6 +315,16 @@ class Gate:
         self.random = x
         return x
 
+    def draw_shard(self, role: int) -> int:
+        """A shard for what can be done on any: one that has servers for this role, if there is such a one."""
+        shard = self.draw() % self.shards
+        for _ in range(self.shards):
+            target = self.targets[shard * marks.ROLES + role]
+            if len(target.pools) > 0:
+                break
+            shard = (shard + 1) % self.shards
+        return shard
+
     def serve_waiters(self) -> None:
         for target in self.targets:
             target.serve_waiters()

@@ -186,7 +186,9 @@ class Surveyor(ClientEnd):
         self.aside = False
         if not is_placed and desk.shards > 1:
             # Only prepared, and that can be on any shard, and beside a transaction that has none yet.
-            self.shard = self.shard_wish if self.shard_wish >= 0 else desk.draw() % desk.shards
+            self.shard = self.shard_wish
+            if self.shard < 0:
+                self.shard = desk.draw_shard(role if found else PRIMARY)
             self.aside = len(self.held) > 0 and not local
         self.survey_end = position - start
         self.survey_reads = reads and found
