@@ -133,8 +133,9 @@ class Catalogs:
         # Another one, asked after it, knows better.
         if question == entry.questions:
             entry.asked = None
-            entry.is_old = error is not None
-            if error is None:
+            # What a standby says may be older than what is known.
+            entry.is_old = error is not None or not server.pool.leads
+            if not entry.is_old:
                 self._learn(entry, rows)
         if then is not None:
             then(server)

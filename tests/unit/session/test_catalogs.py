@@ -130,6 +130,20 @@ def test_an_older_answer_is_not_taken_for_a_newer_one(scene: Asked) -> None:
     assert scene.took("r1.1") == b""
 
 
+def test_a_standby_is_not_believed(scene: Asked) -> None:
+    """A definition was sent there by a wish of the session, and refused."""
+    scene.tell(f=True)
+    scene.clients["c1"].role_wish = 3
+    definition = m.query("create or replace function f(int) returns int stable language sql as 'select 1'")
+    scene.send("c1", definition)
+    assert scene.took("r1.1") == definition
+    scene.send("r1.1", m.command_complete("CREATE FUNCTION") + m.ready_for_query(b"I"))
+    scene.tell("r1.1", f=False)
+    scene.clients["c1"].role_wish = -1
+    scene.took("c1")
+    scene.call("p1.1")
+
+
 def test_without_it_nobody_is_asked() -> None:
     scene = Scene()
     scene.bring("p1")
