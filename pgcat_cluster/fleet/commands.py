@@ -430,11 +430,12 @@ class Commands:
                 if view is None:
                     raise FleetFault(f"etcd does not answer: {following.state().fault}") from None
                 raise FleetFault(f"too late: {now.text}", detail=_objections(view) or None) from None
-        call = roll_call(
-            keys, await self._look(keys.live_prefix, keys.ack_prefix, keys.seat_prefix), asked, 0, {}
-        )
+        # The prefixes are followed each by its own watch: the coordinator's word may be heard before the acks
+        # that it goes by.
+        memory = await self._look(*prefixes)
         if now.state == "failed":
-            raise ConfigFault(": ".join(filter(None, (now.text, _objections(view)))))
+            raise ConfigFault(": ".join(filter(None, (now.text, _objections(overview(keys, memory))))))
+        call = roll_call(keys, memory, asked, 0, {})
         if call.lost:
             raise FleetFault("not every node runs what is desired", detail=_who(call, self._answer_s))
         return Obeyed(nodes=tuple(node.node for node in view.nodes), lost=view.lost_seats)
