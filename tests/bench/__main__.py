@@ -66,8 +66,12 @@ def running(stack: Stack, wanted: set[str], console: Console) -> Iterator[dict[s
                 add("pgbouncer", fronts.start_pgbouncer(stack, pools))
             else:
                 console.print("pgbouncer is not on PATH: measured without it")
-        pool = f'mode = "transaction"\nreads = "replicas"\nsize = {LINKS}'
-        pools = {"bench": pool, "sharded": f"{pool}\n{sharding.POOL}"}
+        pool = 'mode = "transaction"\nreads = "replicas"\nsize = {}'
+        pools = {
+            "bench": pool.format(LINKS),
+            "whole": f"{pool.format(LINKS)}\n{sharding.WHOLE}",
+            "sharded": f"{pool.format(LINKS // sharding.SHARDS)}\n{sharding.SHARDED}",
+        }
         for name in ("compiled", "interpreted"):
             if not wanted & {name, "sharded" if name == "compiled" else name}:
                 continue
@@ -89,9 +93,9 @@ def pgbouncer_version() -> tuple[int, ...]:
     return tuple(int(part) for part in said[1].split("."))
 
 
-def database_for(target: str, protocol: str) -> str:
-    if target == "sharded":
-        return "sharded"
+def database_for(target: str, workload: str, protocol: str) -> str:
+    if workload == "keyed":
+        return "sharded" if target == "sharded" else "whole"
     needs_session = target == "pgbouncer" and protocol == "prepared" and pgbouncer_version() < (1, 21)
     return "bench_session" if needs_session else "bench"
 
@@ -122,7 +126,7 @@ def results_table(records: list[Record]) -> Table:
     for column in ("tps", "p50 ms", "p99 ms", "user µs", "system µs", "upcalls", "rss MB"):
         table.add_column(column, justify="right")
     for record in records:
-        is_session = database_for(record.target, record.protocol) == "bench_session"
+        is_session = database_for(record.target, record.workload, record.protocol) == "bench_session"
         table.add_row(
             record.workload,
             record.protocol,
@@ -214,7 +218,7 @@ def run_rounds(
             with console.status(f"round {number + 1} of {rounds}, {position} of {len(cases)}: {label}"):
                 try:
                     record = measure(
-                        pgbench, front, front.database(database_for(target, protocol)), target=target,
+                        pgbench, front, front.database(database_for(target, workload, protocol)), target=target,
                         workload=workload, protocol=protocol, clients=clients, seconds=seconds,
                     )  # fmt: skip
                 except (LoadFailed, DemoFault, OSError) as failure:

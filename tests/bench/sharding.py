@@ -10,11 +10,13 @@ from tests.bench.measure import Record
 from tests.support.shards import add_partition
 
 SHARDS = 4
-# The pool `sharded` beside the pool `bench` of the same node; both have the same rows.
-POOL = "shards = {{ clusters = {{ {clusters} }}, databases = {{ {databases} }} }}\nsharding = {{ key = 'aid' }}".format(
+# Pools of one node; both have the same rows in a table partitioned in the same way, and as many links in all.
+WHOLE = "server_database = 'whole'"
+_PLACES = "shards = {{ clusters = {{ {clusters} }}, databases = {{ {databases} }} }}".format(
     clusters=", ".join(f'{number} = "main"' for number in range(SHARDS)),
     databases=", ".join(f'{number} = "bench{number}"' for number in range(SHARDS)),
 )
+SHARDED = f"{_PLACES}\nsharding = {{ key = 'aid' }}"
 # CPU per query compared with the pool that has no shards.
 BUDGET = 1.15
 
@@ -30,13 +32,14 @@ _ROWS = b"""
 
 
 def prepare_shards(stack: Stack) -> None:
-    """Databases that hold their part of pgbench's accounts alone."""
-    for number in range(SHARDS):
-        stack.primary.query(f"create database bench{number} owner test")
-        with psycopg.connect(stack.primary.dsn("test", f"bench{number}"), autocommit=True) as connection:
+    """Databases that hold their part of pgbench's accounts alone, and one that holds all."""
+    parts = [("whole", 0, 1), *((f"bench{number}", number, SHARDS) for number in range(SHARDS))]
+    for database, number, count in parts:
+        stack.primary.query(f"create database {database} owner test")
+        with psycopg.connect(stack.primary.dsn("test", database), autocommit=True) as connection:
             connection.execute(_ACCOUNTS)
-            add_partition(connection, "pgbench_accounts", number, SHARDS)
-            connection.execute(_ROWS, (SHARDS, number))
+            add_partition(connection, "pgbench_accounts", number, count)
+            connection.execute(_ROWS, (count, number))
             connection.execute(b"vacuum analyze pgbench_accounts")
 
 

@@ -65,6 +65,9 @@ def direct(stack: Stack) -> Front:
     )
 
 
+_DATABASE = 'server_database = "test"\n'
+
+
 def start_node(
     stack: Stack,
     *,
@@ -73,9 +76,12 @@ def start_node(
     cluster_settings: str = "",
     environment: Mapping[str, str] | None = None,
 ) -> Front:
-    """A node in front of all servers of the stack, with these pools; settings are lines of TOML."""
+    """A node in front of all servers of the stack, with these pools; settings are lines of TOML.
+
+    A pool is of the database `test` if it says nothing else.
+    """
     tables = "\n".join(
-        f'[pools.{pool}]\nserver_database = "test"\n{options}\nusers = {{ test = {{}} }}\n'
+        f"[pools.{pool}]\n{'' if 'server_database' in options else _DATABASE}{options}\nusers = {{ test = {{}} }}\n"
         for pool, options in pools.items()
     )
     head, servers = _NODE_TEMPLATE.split("[clusters.main.servers]")
