@@ -11,7 +11,7 @@ from pgcat_cluster.relay.links cimport Link
 from pgcat_cluster.relay.placing cimport Placer
 from pgcat_cluster.relay.stock cimport Pool, Target
 
-cdef int PRIMARY, REPLICA, ANY, STANDBY, ROLES, READS, SEQUENCES, CALLS, FORGETS, UNCLEAN, UNPINS, WATCHED, PREPARES, LOOKS, OWN, HEARS_ALL
+cdef int PRIMARY, REPLICA, ANY, STANDBY, ROLES, READS, SEQUENCES, CALLS, FORGETS, UNCLEAN, UNPINS, FINISHES, WATCHED, PREPARES, LOOKS, OWN, HEARS_ALL
 
 cdef class Client(Placer):
     cpdef join(self, Desk desk, parameters)

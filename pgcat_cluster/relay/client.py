@@ -31,6 +31,7 @@ FORGETS = marks.FORGETS
 HEARS_ALL = marks.HEARS_ALL
 UNCLEAN = marks.UNCLEAN
 UNPINS = marks.UNPINS
+FINISHES = marks.FINISHES
 WATCHED = marks.WATCHED
 # What a statement rarely needs of the session before it is forwarded.
 PREPARES = marks.SEQUENCES | marks.CALLS | marks.WATCHED | marks.BEGINS | marks.CLOSES | marks.JOINS
@@ -363,6 +364,7 @@ class Client(Placer):
         self.flags = 0
         self.executed = False
         self.unsynced = False
+        self.finishes = False
         self.coupled_at = desk.clock()
         if server.parameters is not self.parameters or self.greeting:
             desk.upcalls += 1
@@ -792,6 +794,8 @@ class Client(Placer):
                     return position
                 server = moved
             self.flags |= statement.flow.flags
+            if statement.flow.flags & FINISHES:
+                self.finishes = True
             self._note(statement.flow)
             if statement.flow.flags & CALLS:
                 self._spell_out(server, statement.text, False)
@@ -828,6 +832,7 @@ class Client(Placer):
         server.ledger.append(ledgers.OWED_READY)
         self.awaiting = True
         self.unsynced = False
+        self.finishes = False
         self.probed = False
         self.is_simple = False
 

@@ -34,6 +34,7 @@ cdef class ClientEnd(Waiter):
     cdef public bint decided
     cdef public bint awaiting
     cdef public bint unsynced
+    cdef public bint finishes
     cdef public bint executed
     cdef public bint is_simple
     cdef public bint failed

@@ -48,7 +48,7 @@ class ClientEnd(Waiter):
     __slots__ = (
         "answered", "aside", "attempts", "awaiting", "copy_ahead", "copy_doubt", "copy_synced", "copy_syncs",
         "copying", "cork", "coupled_at", "decided", "desk", "detail", "errors", "executed", "failed",
-        "fell_behind", "flags", "flow", "found", "greeting", "has_shapes", "held", "held_role", "hint",
+        "fell_behind", "finishes", "flags", "flow", "found", "greeting", "has_shapes", "held", "held_role", "hint",
         "is_glued", "is_simple", "is_starting", "is_utf8", "lingering", "longest_wait_s", "names", "needs",
         "overlay", "parameters", "pinned", "planned", "pool", "portals", "positions", "primary_only",
         "probed", "probing", "queries", "reads_wish", "ready_at", "receiver", "refusal", "refused", "request",
@@ -90,6 +90,8 @@ class ClientEnd(Waiter):
         self.decided = False
         self.awaiting = False
         self.unsynced = False
+        # Something in the batch in progress ends a transaction.
+        self.finishes = False
         self.executed = False
         self.is_simple = False
         self.failed = False

@@ -34,6 +34,7 @@ BY_CATALOG: Final = 16384  # was decided by what a server says of its functions
 BEGINS: Final = 32768  # a lone BEGIN: in a sharded pool it is held back until a statement names the shard
 CLOSES: Final = 65536  # a lone COMMIT or ROLLBACK
 JOINS: Final = 131072  # only sets a transaction up: held back with its BEGIN
+FINISHES: Final = 262144  # ends a transaction, alone or among other statements
 
 # Which statements may say in their text where they want to go.
 HEARS_COMMENTS: Final = 0  # those with a comment that mentions a shard or a role

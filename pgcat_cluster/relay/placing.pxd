@@ -8,7 +8,7 @@ from pgcat_cluster.relay.flows cimport Flow, Statement
 from pgcat_cluster.relay.preparing cimport Preparer
 from pgcat_cluster.relay.selectors cimport Selector
 
-cdef int IDLE, JOINS, FORGETS, ANYWHERE, KEYED, LOOKS, COMMAND, BEGINS, CLOSES, OWN, HEARS_ALL
+cdef int IDLE, JOINS, ENDS, FINISHES, NOWHERE, UNCLEAN, FORGETS, ANYWHERE, KEYED, LOOKS, COMMAND, BEGINS, CLOSES, OWN, HEARS_ALL
 cdef Py_ssize_t UNSAID, PORTALS_MAX
 
 cdef class Placer(Preparer):
@@ -19,6 +19,7 @@ cdef class Placer(Preparer):
     @cython.locals(selector=Selector, found=Py_ssize_t, bound=Py_ssize_t)
     cdef Py_ssize_t _found_by(self, Statement statement, bytearray buffer, Py_ssize_t start, Py_ssize_t stop) except? -200
     cdef Py_ssize_t _aim(self, Desk desk, Flow flow, Py_ssize_t found) except? -200
+    cdef bint _goes_along(self, Flow flow) except? -1
     cdef bint _take_aim(self, Desk desk, Flow flow, Py_ssize_t shard) except? -1
     cdef bint _hear(self, Desk desk, bytearray buffer, Py_ssize_t start, Py_ssize_t stop) except? -1
     @cython.locals(flow=Flow, selector=Selector)

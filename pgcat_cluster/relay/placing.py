@@ -35,6 +35,10 @@ JOINS = marks.JOINS
 IDLE = frames.STATUS_IDLE
 HEARS_ALL = marks.HEARS_ALL
 FORGETS = marks.FORGETS
+ENDS = marks.ENDS
+FINISHES = marks.FINISHES
+NOWHERE = marks.NOWHERE
+UNCLEAN = marks.UNCLEAN
 # Portals of ours that one client may have.
 PORTALS_MAX = 64
 
@@ -66,8 +70,12 @@ class Placer(Preparer):
 
     def _place_text(self, desk: Desk, flow: Flow, buffer: bytearray, start: int, stop: int) -> bool:
         """Decide the shard of the simple Query buffer[start:stop] that was just cut to its shape; False: refused."""
-        if self.server is not None and self.status == frames.STATUS_FAILED:
-            # The server refuses it in its own words.
+        if (
+            self.server is not None
+            and self.status == frames.STATUS_FAILED
+            and flow.flags & (ENDS | UNCLEAN) != ENDS
+        ):
+            # The server refuses it in its own words, as nothing in it ends what has failed.
             return True
         found = UNSAID
         if flow.reach == KEYED:
@@ -85,7 +93,7 @@ class Placer(Preparer):
 
     def _place_bind(self, desk: Desk, statement: Statement, buffer: bytearray, start: int, stop: int) -> bool:
         """Decide the shard of a statement by its Bind message buffer[start:stop]; False: refused."""
-        if self.server is not None and self.status == frames.STATUS_FAILED:
+        if self.server is not None and self.status == frames.STATUS_FAILED and not self.unsynced:
             return True
         flow = statement.flow
         found = UNSAID
@@ -121,7 +129,7 @@ class Placer(Preparer):
             return found
         if flow.reach == KEYED:
             return UNSAID
-        if self.server is not None:
+        if self.server is not None and (flow.reach == ANYWHERE or self._goes_along(flow)):
             # Wherever its transaction is, or its session.
             return self.shard
         if self.shard_wish >= 0:
@@ -129,6 +137,20 @@ class Placer(Preparer):
         if flow.reach == ANYWHERE:
             return desk.draw_shard(flow.role)
         return desk.default_shard if desk.default_shard >= 0 else UNSAID
+
+    def _goes_along(self, flow: Flow) -> bool:
+        """Whether a statement without a key belongs to the transaction that a server has of its client.
+
+        It does not if that may be over by then, nor does it go with a session that is bound to a server, nor to
+        where it was only prepared.
+        """
+        return (
+            flow.reach == NOWHERE
+            and self.status == frames.STATUS_OPEN
+            and not self.aside
+            and not flow.flags & FINISHES
+            and not (self.unsynced and self.finishes)
+        )
 
     def _take_aim(self, desk: Desk, flow: Flow, shard: int) -> bool:
         """Whether a statement can go to this shard; -1 says that it was refused already.
@@ -259,6 +281,7 @@ class Placer(Preparer):
         self.spoiling = True
         self.awaiting = True
         self.unsynced = False
+        self.finishes = False
         self.probed = False
         self.is_simple = False
         self.copy_ahead = 0
@@ -291,7 +314,9 @@ class Placer(Preparer):
             return False
         if flags & JOINS:
             return len(self.held) > 0 and self.status == frames.STATUS_OPEN
-        return flags & BEGINS != 0 or self.status != frames.STATUS_IDLE
+        if flags & BEGINS:
+            return self.status != frames.STATUS_FAILED
+        return self.status != frames.STATUS_IDLE
 
     def _answers(self, desk: Desk, flow: Flow, text: bytes) -> bool:
         """Answer a simple Query here, if it is for us to answer; False: it is not, or it must be refused."""

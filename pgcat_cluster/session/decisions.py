@@ -187,6 +187,8 @@ def flow_of(analysis: Analysis, reads: Reads, mentioned: tuple[str, ...] = ()) -
         or analysis.transaction is TransactionVerb.OTHER
     ):
         flags |= marks.ENDS
+    if analysis.ends_transaction:
+        flags |= marks.FINISHES
     if effects & _LEAVES:
         flags |= marks.LEAVES
     if analysis.calls_unknown or Effect.WRITES in effects:

@@ -100,7 +100,8 @@ class Directions:
             return client.shard_wish
         if may_default(sharding, found):
             if sharding.default_shard == "random":
-                return desk.draw() % desk.shards
+                # What has a server already was placed by chance before.
+                return desk.draw() % desk.shards if client.server is None else client.shard
             return sharding.default_shard
         self.turn_away(client, why_nowhere(sharding, flow, found))
         return -1
