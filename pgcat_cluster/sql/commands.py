@@ -133,7 +133,8 @@ def _command(tokens: list[_Token], text: str) -> Command | None:
     if first == "explain":
         if len(rest) < 2 or (rest[0].kind, rest[0].text) != ("word", "route"):
             return None
-        return Command(verb=Verb.EXPLAIN, statement=text[rest[0].end : rest[-1].end].strip())
+        # With a comment at its end, which may say where to go.
+        return Command(verb=Verb.EXPLAIN, statement=text[rest[0].end :].strip())
     if first == "show":
         parameter, used = _parameter(rest)
         if parameter and used == len(rest):

@@ -76,7 +76,10 @@ COMMANDS = {
     # EXPLAIN ROUTE
     "explain route select 1": Command(verb=Verb.EXPLAIN, statement="select 1"),
     "EXPLAIN /* so */ ROUTE\n select ';' from t where id = 'x' ;": Command(
-        verb=Verb.EXPLAIN, statement="select ';' from t where id = 'x'"
+        verb=Verb.EXPLAIN, statement="select ';' from t where id = 'x' ;"
+    ),
+    "explain route select 1 /* shard_id: 1 */ ;": Command(
+        verb=Verb.EXPLAIN, statement="select 1 /* shard_id: 1 */ ;"
     ),
     "explain route set shard to 1": Command(verb=Verb.EXPLAIN, statement="set shard to 1"),
 }
