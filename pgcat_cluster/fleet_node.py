@@ -137,7 +137,7 @@ class FleetNode:
             address = parse_address(where.peer)
             self._port = PeerPort(self, fleet_key, fleet=where.fleet, node=own_id, address=address)
             node.cancels = Cancels(
-                node.control.keys,
+                node.control.reception.keys,
                 self._table,
                 node.cancel_client,
                 links=self._links,
@@ -207,7 +207,7 @@ class FleetNode:
             raise ConfigFault(f"store: {problem}") from None
         self._etcd.password = password
         if fleet_key is not None and self._links is not None and self._port is not None:
-            self.node.control.keys.fleet_key = fleet_key
+            self.node.control.reception.keys.fleet_key = fleet_key
             self._port.use(fleet_key)
             self._links.use(fleet_key)
 
@@ -273,11 +273,11 @@ class FleetNode:
     def reconnect(self, pools: frozenset[PoolKey]) -> None:
         for account in self._accounts(pools):
             for pool in account.pools():
-                self.node.control.renew(pool)
+                self.node.control.supply.renew(pool)
             lifecycle(self.node.log, "pool.reconnected", pool=str(account.settings.key))
 
     def lead(self, prefix: int) -> None:
-        self.node.control.keys.lead(prefix)
+        self.node.control.reception.keys.lead(prefix)
 
     async def ask_others(self, asked: tuple[Neighbour, ...], servers: frozenset[Place]) -> frozenset[Place]:
         if self._links is None or not asked:

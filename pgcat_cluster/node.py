@@ -55,8 +55,10 @@ from pgcat_cluster.relay.marks import BALANCE_LEAST, BALANCE_RANDOM
 from pgcat_cluster.relay.stock import Pool
 from pgcat_cluster.session.account import Account, ShardPlace, Source, Visitor
 from pgcat_cluster.session.control import Control
+from pgcat_cluster.session.judging import decide_anew
 from pgcat_cluster.session.login import LoggedIn, LoginPolicy
 from pgcat_cluster.session.positions import told_by
+from pgcat_cluster.session.refusals import dismiss
 from pgcat_cluster.telemetry.logs import Event, RepeatLimit, configure_logs, get_logger, lifecycle
 from pgcat_cluster.telemetry.taking import ConsoleVisit
 from pgcat_cluster.topology import diff as changes
@@ -252,7 +254,7 @@ class Node:
             client.close()
         for account in self.accounts.values():
             for one in list(account.clients):
-                self.control.dismiss(one, ShuttingDown())
+                dismiss(one, ShuttingDown())
             account.is_removed = True
             for server in list(account.servers):
                 server.terminate()
@@ -300,7 +302,7 @@ class Node:
             for account in self.accounts.values():
                 for client in list(account.clients):
                     if mode != "wait_for_clients" and _is_resting(client):
-                        self.control.dismiss(client, ShuttingDown())
+                        dismiss(client, ShuttingDown())
                         continue
                     left += 1
             if not left:
@@ -312,7 +314,7 @@ class Node:
         now = monotonic_s()
         for account in list(self.accounts.values()):
             if account.clients or account.servers or account.settings.min_size:
-                self.control.tick(account)
+                self.control.upkeep.tick(account)
         for client, front in list(self.fronts.items()):
             if now > front.deadline_s:
                 client.close()
@@ -337,7 +339,7 @@ class Node:
         account.desk = Desk(
             BALANCE_LEAST if settings.balancing == "least_connections" else BALANCE_RANDOM,
             int.from_bytes(os.urandom(4), "big"),
-            self.control.grow_for,
+            self.control.supply.grow_for,
             account,
             control=self.control,
             clock=monotonic_s,
@@ -362,7 +364,7 @@ class Node:
             keys = {server.key for server in cluster.servers.values()}
             for key in [key for key in place.pools if key not in keys]:
                 pool = place.pools.pop(key)
-                self.control.renew(pool)
+                self.control.supply.renew(pool)
                 for target in list(pool.targets):
                     target.serve_by([other for other in target.pools if other is not pool])
                 self.control.consistency.removed(pool)
@@ -445,7 +447,7 @@ class Node:
             if isinstance(decision, PrimaryChanged | IdentityChanged):
                 lifecycle(self.log, "primary.changed", cluster=cluster, change=repr(decision))
             elif isinstance(decision, Restarted):
-                self._each_pool(cluster, decision.server, self.control.renew)
+                self._each_pool(cluster, decision.server, self.control.supply.renew)
         if self.fleet is not None:
             self.fleet.news()
         standings = watch.health.standings()
@@ -504,16 +506,16 @@ class Node:
                 )
                 if reason and name in standings and standings[name].reads and name != leader:
                     # Well as far as we can see; but no client is to meet its links again.
-                    self._each_pool(cluster, name, self.control.renew)
+                    self._each_pool(cluster, name, self.control.supply.renew)
         if before != view.primary:
             # A server that changed its role is never used under the old one again.
             for key in (before, view.primary):
                 if key is not None:
-                    self._each_pool(cluster, key.name, self.control.renew)
+                    self._each_pool(cluster, key.name, self.control.supply.renew)
         self._set_view(self.view.with_cluster(view))
         for name, use in uses.items():
             if not use.reads and standings[name].is_silent_replica:
-                self._each_pool(cluster, name, self.control.give_up)
+                self._each_pool(cluster, name, self.control.supply.give_up)
 
     def _each_pool(self, cluster: str, server: str, do: Callable[[Pool], None]) -> None:
         for account in self.accounts.values():
@@ -633,15 +635,15 @@ class Node:
         desk.statement_bytes_max = self.topology.node.statement_bytes_max
         if any(getattr(before, field) != getattr(settings, field) for field in _DECIDES):
             account.steer()
-            self.control.decide_anew(account)
+            decide_anew(account)
         for pool in account.pools():
             pool.limit = settings.size
             if is_renewed:
-                self.control.renew(pool)
+                self.control.supply.renew(pool)
         if before.mode != settings.mode:
             # A session can not change its mode under a client: those who are here are told to come again.
             for client in list(account.clients):
-                self.control.dismiss(client, ShuttingDown(detail="the pool's mode was changed"))
+                dismiss(client, ShuttingDown(detail="the pool's mode was changed"))
             desk.is_session_mode = settings.mode == "session"
         if is_renewed:
             account.greetings.clear()
@@ -653,22 +655,22 @@ class Node:
         account.is_removed = True
         self.mirrors.remove(account)
         for pool in account.pools():
-            self.control.renew(pool)
+            self.control.supply.renew(pool)
         fault = _no_database(account.settings.key.database)
         for client in list(account.clients):
             if client.waiting or _is_resting(client):
-                self.control.dismiss(client, fault)
+                dismiss(client, fault)
             else:
                 spawn(self._last_transaction(client, fault), "last transaction of a removed pool")
         for server in list(account.servers):
             if server.client is None and not server.ledger:
-                self.control.retire(server)
+                self.control.supply.retire(server)
 
     async def _last_transaction(self, client: Client, fault: Fault) -> None:
         while not client.closed:
             # Who waits now asks for another one.
             if client.waiting or _is_resting(client):
-                self.control.dismiss(client, fault)
+                dismiss(client, fault)
                 return
             await asyncio.sleep(TICK_S)
 
@@ -769,7 +771,7 @@ class Node:
         self.fronts.pop(client, None)
         visitor = Visitor(account, self.next_number(), peer, monotonic_s())
         visitor.protocol_minor = min(startup.version[1], MINOR_VERSION_MAX)
-        self.control.enter(client, visitor, logged_in.parameters)
+        self.control.reception.enter(client, visitor, logged_in.parameters)
 
     def _open_console(self, client: Client, dialect: Dialect, user: str) -> None:
         node = self.topology.node

@@ -276,7 +276,7 @@ class Operations:
     def _retire(self, account: Account) -> None:
         """Links that rest close now, the others when they are released."""
         for pool in account.pools():
-            self.node.control.renew(pool)
+            self.node.control.supply.renew(pool)
 
 
 def _rows_of(path: Path, part: Struct) -> tuple[Setting, ...]:

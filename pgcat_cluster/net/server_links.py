@@ -106,7 +106,7 @@ class ServerLinks:
         if is_down:
             self.house.traffic_failed(source.key, evidence, error.message)
         is_overload = evidence in (EvidenceClass.OVERLOAD, EvidenceClass.GOING)
-        self.house.control.link_failed(pool, error.message, is_overload=is_overload, is_down=is_down)
+        self.house.control.supply.link_failed(pool, error.message, is_overload=is_overload, is_down=is_down)
 
     def _opened(self, pool: Pool, settings: PoolSettings, opened: OpenedServer, generation: int) -> None:
         server = Server(opened.sock, self.loop, self.house.scratch, pool, self.house.control)
@@ -141,7 +141,7 @@ class ServerLinks:
                 if not server.closed and (server.client is not None or server.ledger):
                     await self._cancel(server, source)
         finally:
-            self.house.control.cancel_sent(server)
+            self.house.control.supply.cancel_sent(server)
 
     async def _cancel(self, server: Server, source: Source) -> None:
         backend = server.detail

@@ -240,3 +240,34 @@ class Account:
         if len(self.greetings) >= GREETINGS_MAX:
             self.greetings.clear()
         self.greetings[parameters] = reported
+
+
+# What the relay keeps for the session, as what it is.
+
+
+def visitor_of(client: Client) -> Visitor:
+    visitor = client.detail
+    assert isinstance(visitor, Visitor)
+    return visitor
+
+
+def account_of(client: Client) -> Account:
+    return visitor_of(client).account
+
+
+def backend_of(server: Server) -> Backend:
+    backend = server.detail
+    assert isinstance(backend, Backend)
+    return backend
+
+
+def source_of(pool: Pool) -> Source:
+    source = pool.detail
+    assert isinstance(source, Source)
+    return source
+
+
+def desk_of(account: Account) -> Desk:
+    desk = account.desk
+    assert desk is not None
+    return desk

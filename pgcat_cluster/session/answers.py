@@ -8,7 +8,7 @@ from pgcat_cluster.errors import Fault, InvalidParameter, TransactionAborted, Un
 from pgcat_cluster.relay import marks
 from pgcat_cluster.relay.client import Client
 from pgcat_cluster.relay.flows import Flow
-from pgcat_cluster.session.account import Account, Source, Visitor
+from pgcat_cluster.session.account import Account, desk_of, source_of, visitor_of
 from pgcat_cluster.session.consistency import token_of, wait_for
 from pgcat_cluster.session.explaining import COLUMN, Circumstances, explain
 from pgcat_cluster.session.parameters import Parameters
@@ -80,7 +80,7 @@ def foretold(flow: Flow, text: str) -> CommandAnswer:
 
 def _show(client: Client, command: Command) -> CommandAnswer:
     check_known(command.name)
-    visitor = _visitor(client)
+    visitor = visitor_of(client)
     wishes = visitor.wishes_in_force(client)
     name = command.name
     if name == ROUTE:
@@ -109,7 +109,7 @@ def _set(client: Client, command: Command) -> CommandAnswer:
         return CommandAnswer(tag=command.verb.name)
     if command.name == "sharding_key" and command.value is not None:
         _check_key_is_plain(client, command)
-    visitor = _visitor(client)
+    visitor = visitor_of(client)
     in_force = with_wish(
         visitor.wishes_in_force(client),
         command.name,
@@ -153,16 +153,14 @@ def _check_move(client: Client, wishes: Wishes) -> None:
     assert desk is not None
     if server is None or wishes.shard is None:
         return
-    source = server.pool.detail
-    assert isinstance(source, Source)
-    here = source.shard.number
+    here = source_of(server.pool).shard.number
     if wishes.shard == here:
         return
     if client.status != _IDLE:
         reason = f"its transaction runs in shard {here}"
     elif client.pinned or desk.is_session_mode:
         reason = (
-            f"it is bound to a server of shard {here}: {', '.join(_visitor(client).pins) or 'session mode'}"
+            f"it is bound to a server of shard {here}: {', '.join(visitor_of(client).pins) or 'session mode'}"
         )
     else:
         return
@@ -171,18 +169,15 @@ def _check_move(client: Client, wishes: Wishes) -> None:
 
 def ground_of(account: Account) -> Ground:
     """What wishes of a pool's clients are judged by."""
-    desk = account.desk
-    assert desk is not None
-    return ground_for(account.settings, desk.draw)
+    return ground_for(account.settings, desk_of(account).draw)
 
 
 def _explain(client: Client, command: Command) -> CommandAnswer:
-    visitor, desk, server = _visitor(client), client.desk, client.server
+    visitor, desk, server = visitor_of(client), client.desk, client.server
     assert desk is not None
     notes = []
     if server is not None:
-        source = server.pool.detail
-        assert isinstance(source, Source)
+        source = source_of(server.pool)
         bound = "its transaction" if client.status != _IDLE else ", ".join(visitor.pins) or "session mode"
         notes.append(f"this session is bound to {source.key} of shard {source.shard.number} now: {bound}")
     found = explain(
@@ -207,13 +202,12 @@ def _explain(client: Client, command: Command) -> CommandAnswer:
 
 def _route(client: Client) -> tuple[str, str, str, str]:
     """Where the last statement went: shard, role, server, and why."""
-    visitor, flow, pool = _visitor(client), client.flow, client.pool
+    visitor, flow, pool = visitor_of(client), client.flow, client.pool
     if visitor.refused_at == client.queries:
         return ("", "", "", f"refused: {visitor.refusal}")
     if flow is None or pool is None or client.queries == 0:
         return ("", "", "", "no statement yet")
-    source = pool.detail
-    assert isinstance(source, Source)
+    source = source_of(pool)
     reason = flow.reason
     if client.role_hint >= 0:
         reason = f"a comment in the statement; {reason}"
@@ -238,16 +232,10 @@ def _why_there(client: Client, flow: Flow) -> str:
 
 def _role_shown(client: Client, wishes: Wishes) -> str:
     """The role that was set; without one that of the last statement, if there is one, as PgCat has it."""
-    if wishes.role != "auto" or client.queries == _visitor(client).role_set_at:
+    if wishes.role != "auto" or client.queries == visitor_of(client).role_set_at:
         return wishes.role
     return _ROLES[client.role]
 
 
 def _reads_by_default(account: Account) -> bool:
     return account.settings.reads_on_primary == "always" or account.settings.reads == "primary"
-
-
-def _visitor(client: Client) -> Visitor:
-    visitor = client.detail
-    assert isinstance(visitor, Visitor)
-    return visitor

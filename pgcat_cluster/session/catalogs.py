@@ -12,7 +12,7 @@ from pgcat_cluster.relay.desk import Desk
 from pgcat_cluster.relay.flows import Flow, Statement
 from pgcat_cluster.relay.server import Server
 from pgcat_cluster.relay.stock import Pool
-from pgcat_cluster.session.account import Account, Source
+from pgcat_cluster.session.account import Account, desk_of, source_of
 from pgcat_cluster.session.decisions import decide
 from pgcat_cluster.session.questions import Question, Rows
 from pgcat_cluster.sql.volatility import (
@@ -102,14 +102,14 @@ class Catalogs:
         return entry is not None and entry.is_due(self._clock())
 
     def _of(self, pool: Pool) -> _Entry | None:
-        account = _account(pool)
+        account = source_of(pool).account
         return self._entry(account, _place(pool)) if pool.leads and _asks(account) else None
 
     # -- asking --------------------------------------------------------------------------------------------
 
     def ask(self, pool: Pool, server: Server, then: Callable[[Server], None] | None = None) -> None:
         """Ask over a link; `then` is called when it is known what the answer changes."""
-        entry = self._entry(_account(pool), _place(pool))
+        entry = self._entry(source_of(pool).account, _place(pool))
         entry.asked = server
         entry.asked_at = self._clock()
         entry.questions += 1
@@ -162,15 +162,8 @@ def _text(value: bytes | None) -> str:
 
 
 def _place(pool: Pool) -> _Place:
-    source = pool.detail
-    assert isinstance(source, Source)
+    source = source_of(pool)
     return source.key.cluster, source.shard.database
-
-
-def _account(pool: Pool) -> Account:
-    source = pool.detail
-    assert isinstance(source, Source)
-    return source.account
 
 
 # What a catalog decides of a statement, beside where it goes and why.
@@ -179,8 +172,7 @@ _JUDGED = marks.READS | marks.WRITES | marks.DOUBTS
 
 def judge_anew(account: Account) -> None:
     """Forget what was decided, and decide again about what clients have prepared."""
-    desk = account.desk
-    assert desk is not None
+    desk = desk_of(account)
     desk.forget()
     seen: set[Flow] = set()
     for client in account.clients:

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from pgcat_cluster.errors import ConsistencyTimeout, Fault, Unsupported
+from pgcat_cluster.errors import ConsistencyTimeout, Unsupported
 from pgcat_cluster.relay import marks
 from pgcat_cluster.relay.client import Client
 from pgcat_cluster.relay.desk import Desk
 from pgcat_cluster.relay.positions import Position
 from pgcat_cluster.relay.server import Server
 from pgcat_cluster.relay.stock import Pool, Target
-from pgcat_cluster.session.account import Account, ShardPlace, Source, Visitor
+from pgcat_cluster.session.account import Account, ShardPlace, account_of, desk_of, source_of
 from pgcat_cluster.session.positions import (
     NOWHERE,
     POSITION_QUERY,
@@ -28,6 +28,7 @@ from pgcat_cluster.session.positions import (
     read_token,
 )
 from pgcat_cluster.session.questions import Question
+from pgcat_cluster.session.refusals import refuse
 
 # Between two questions to a server that has not come far enough.
 _PAUSE_MIN_S = 0.001
@@ -44,12 +45,10 @@ class Consistency:
         clock: Callable[[], float],
         call_later: Callable[[float, Callable[[], None]], None],
         grow: Callable[[Pool], None],
-        refuse: Callable[[Client, Fault], None],
     ) -> None:
         self._clock = clock
         self._call_later = call_later
         self._grow = grow
-        self._refuse = refuse
 
     def removed(self, pool: Pool) -> None:
         """A server has left; who waited for it looks elsewhere."""
@@ -60,9 +59,9 @@ class Consistency:
 
     def place(self, account: Account, shard: ShardPlace) -> None:
         """Other servers of a shard serve, or in another role; or the settings changed."""
-        desk = _desk(account)
+        desk = desk_of(account)
         for pool in shard.pools.values():
-            source = _source(pool)
+            source = source_of(pool)
             if source.led != pool.leads:
                 # A place in the log that was written is none that was replayed, nor the reverse.
                 source.led = pool.leads
@@ -92,7 +91,7 @@ class Consistency:
         """A link is new: what was known before says nothing about it."""
         if not _keeps(pool):
             return
-        source = _source(pool)
+        source = source_of(pool)
         source.linked_at = self._clock()
         if not pool.leads:
             pool.replayed = 0
@@ -102,21 +101,21 @@ class Consistency:
         """A probe has asked a server, not before `asked_at`."""
         if not _keeps(pool):
             return
-        _source(pool).started_at = told.started_at
+        source_of(pool).started_at = told.started_at
         if told.in_recovery != pool.leads:
             pool.timeline = told.timeline
             self._note(pool, told.lsn, asked_at)
 
     def _note(self, pool: Pool, lsn: int, asked_at: float) -> None:
-        source = _source(pool)
+        source = source_of(pool)
         if pool.leads or asked_at >= source.linked_at:
             pool.replayed = lsn
-        if _desk(source.account).behind.waiting:
+        if desk_of(source.account).behind.waiting:
             self._review(source.account)
 
     def ask(self, pool: Pool, server: Server) -> None:
         """A link is free for a question."""
-        source = _source(pool)
+        source = source_of(pool)
         asked_at = source.asked_at = self._clock()
         source.asked = server
         server.abandoned_at = asked_at
@@ -146,7 +145,7 @@ class Consistency:
         told = read_answer(rows) if error is None else None
         if told is not None and told.in_recovery:
             return
-        number = _source(pool).shard.number
+        number = source_of(pool).shard.number
         before = client.positions.get(number)
         if told is None:
             client.positions[number] = Position(pool.timeline, NOWHERE.lsn)
@@ -161,13 +160,13 @@ class Consistency:
 
     def follow(self, client: Client) -> None:
         """No server of its target is known to have what this client must see."""
-        account = _account(client)
+        account = account_of(client)
         self._judge(account, client)
         if client.waiting:
             self._look(account, client)
 
     def _review(self, account: Account) -> None:
-        behind = _desk(account).behind
+        behind = desk_of(account).behind
         for ticket, waiter in list(behind.waiters):
             if waiter.waiting and waiter.ticket == ticket and not waiter.closed:
                 assert isinstance(waiter, Client)
@@ -177,7 +176,7 @@ class Consistency:
 
     def _judge(self, account: Account, client: Client) -> None:
         """Let a read go on, where it may, or wait for longer."""
-        desk, shard = _desk(account), account.shards[client.shard]
+        desk, shard = desk_of(account), account.shards[client.shard]
         position = client.positions[client.shard]
         primary = _leading(shard)
         if primary is not None and primary.replayed and primary.timeline > position.timeline:
@@ -192,10 +191,10 @@ class Consistency:
             return
         if not _may_use_primary(account, shard, client):
             detail = f"waited {waited_s:.3f} s for {position!r}; {_standing(_target(desk, client))}"
-            self._refuse(client, ConsistencyTimeout(detail=detail, hint=_HINT))
+            refuse(client, ConsistencyTimeout(detail=detail, hint=_HINT))
         elif primary is not None and primary.timeline < position.timeline:
             detail = f"the primary is on timeline {primary.timeline}, {position!r} was asked for"
-            self._refuse(client, ConsistencyTimeout(detail=detail))
+            refuse(client, ConsistencyTimeout(detail=detail))
         else:
             client.primary_only = client.fell_behind = True
             self._go(desk, client)
@@ -208,7 +207,7 @@ class Consistency:
         """Ask whoever may have come as far as this client must see, and look again in a moment."""
         position = client.positions[client.shard]
         primary = _leading(account.shards[client.shard])
-        for pool in _target(_desk(account), client).pools:
+        for pool in _target(desk_of(account), client).pools:
             if pool is not primary:
                 self._look_at(pool)
         if primary is not None and primary.timeline < position.timeline:
@@ -226,7 +225,7 @@ class Consistency:
         self._review(account)
 
     def _look_at(self, pool: Pool) -> None:
-        source = _source(pool)
+        source = source_of(pool)
         if source.asked is not None and not source.asked.closed:
             return
         if self._clock() - source.asked_at < _PAUSE_MIN_S and pool.replayed:
@@ -261,8 +260,8 @@ def wait_for(client: Client, token: str) -> None:
 
 
 def _following(client: Client) -> Account:
-    account = _account(client)
-    if not _desk(account).keeps_positions:
+    account = account_of(client)
+    if not desk_of(account).keeps_positions:
         raise Unsupported(
             "this pool keeps no positions", hint='They are kept where the pool says consistency = "session".'
         )
@@ -306,21 +305,3 @@ def _target(desk: Desk, client: Client) -> Target:
 
 def _keeps(pool: Pool) -> bool:
     return bool(pool.gate.keeps_positions)
-
-
-def _source(pool: Pool) -> Source:
-    source = pool.detail
-    assert isinstance(source, Source)
-    return source
-
-
-def _account(client: Client) -> Account:
-    visitor = client.detail
-    assert isinstance(visitor, Visitor)
-    return visitor.account
-
-
-def _desk(account: Account) -> Desk:
-    desk = account.desk
-    assert desk is not None
-    return desk

@@ -93,6 +93,11 @@ def row(values: Sequence[str | None], columns: Sequence[Column], formats: Sequen
     return messages.data_row([_value(*one) for one in asked])
 
 
+def result_formats(bind: bytes) -> tuple[int, ...]:
+    """The formats in which a Bind wants its results: `bind` is what follows its names, empty where there was none."""
+    return messages.parse_bind(b"\0\0" + bind).result_formats if bind else ()
+
+
 def _each(columns: Sequence[Column], formats: Sequence[int]) -> Sequence[int]:
     return (formats[0] if formats else 0,) * len(columns) if len(formats) < 2 else formats
 

@@ -56,7 +56,7 @@ class Member:
         self.node = Node(load(actor.config, print), actor.config, asyncio.get_running_loop())
         keys: Any = CancelKeys(os.urandom, KEY, boot)
         keys.lead(number)
-        self.node.control.keys = keys
+        self.node.control.reception.keys = keys
         self.table = PrefixTable(self.id)
         self.links = PeerLinks(KEY, fleet="test", node=self.id)
         self.port = PeerPort(self, KEY, fleet="test", node=self.id, address=Address("127.0.0.1", 0))

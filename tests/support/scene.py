@@ -22,6 +22,7 @@ from pgcat_cluster.relay.stock import Pool, Target
 from pgcat_cluster.session.account import Account, Backend, ShardPlace, Source, Visitor
 from pgcat_cluster.session.control import Control
 from pgcat_cluster.session.login import Credential, LoggedIn, LoginPolicy
+from pgcat_cluster.session.refusals import dismiss
 from pgcat_cluster.topology.model import (
     Credentials,
     PoolKey,
@@ -192,7 +193,7 @@ class Scene:
         self.desk = self.account.desk = Desk(
             marks.BALANCE_LEAST if self.settings.balancing == "least_connections" else marks.BALANCE_RANDOM,
             1,
-            self.control.grow_for,
+            self.control.supply.grow_for,
             self.account,
             control=self.control,
             clock=lambda: self.now,
@@ -303,7 +304,9 @@ class Scene:
 
     def fail(self, server: str, text: str, *, is_overload: bool) -> None:
         """A link that was asked for can not be had."""
-        self.control.link_failed(self.pools[server], text, is_overload=is_overload, is_down=not is_overload)
+        self.control.supply.link_failed(
+            self.pools[server], text, is_overload=is_overload, is_down=not is_overload
+        )
         self.settle()
 
     def wait(self, span_s: float) -> None:
@@ -312,7 +315,7 @@ class Scene:
         self.timers = [(at, call) for at, call in self.timers if at > self.now]
         for call in due:
             call()
-        self.control.tick(self.account)
+        self.control.upkeep.tick(self.account)
         self.settle()
 
     def pause(self) -> None:
@@ -325,7 +328,7 @@ class Scene:
             pool.generation += 1
             for server in list(pool.idle):
                 assert isinstance(server, Server)
-                self.control.retire(server)
+                self.control.supply.retire(server)
         self.settle()
 
     def _place_all(self) -> None:
@@ -362,16 +365,16 @@ class Scene:
 
     def silence(self, server: str) -> None:
         """A server that is avoided already answers nobody."""
-        self.control.give_up(self.pools[server])
+        self.control.supply.give_up(self.pools[server])
         self.settle()
 
     def dismiss(self, name: str) -> None:
-        self.control.dismiss(self.clients[name], ShuttingDown())
+        dismiss(self.clients[name], ShuttingDown())
         self.settle()
 
     def cancelled(self, name: str) -> None:
         """The cancel that was asked for has been sent."""
-        self.control.cancel_sent(self.links[name])
+        self.control.supply.cancel_sent(self.links[name])
         self.settle()
 
     def name_of(self, link: object) -> str:
@@ -398,7 +401,9 @@ class Scene:
             assert not (client.waiting and client.server is not None)
             assert not (client.closed and (client in self.account.clients or client in self.fronts))
         assert self.account.servers == {link for link in self.links.values() if not link.closed}
-        assert len(self.control.keys) == len([client for client in self.account.clients if _has_key(client)])
+        assert len(self.control.reception.keys) == len(
+            [client for client in self.account.clients if _has_key(client)]
+        )
 
     def targets(self) -> Iterator[Target]:
         yield from (*self.desk.targets, self.desk.behind, *self.control.consistency.targets(self.account))
@@ -424,10 +429,10 @@ class Scene:
         visitor = Visitor(self.account, self._number(), client.detail, self.now)
         if startup is not None:
             visitor.protocol_minor = startup.version[1]
-        self.control.enter(client, visitor, logged_in.parameters)
+        self.control.reception.enter(client, visitor, logged_in.parameters)
 
     def cancel(self, client: Client, request: CancelRequest) -> None:
-        owner = self.control.keys.find(request.pid, request.secret)
+        owner = self.control.reception.keys.find(request.pid, request.secret)
         if owner is not None:
             self.control.cancel_client(owner)
         client.close_after_flush()

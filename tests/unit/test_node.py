@@ -193,7 +193,7 @@ async def test_reads_of_a_replica_that_is_out_of_use_are_given_up_if_it_is_silen
     two = TENANT.format("a", 5).replace("[users", 'r1 = { host = "127.0.0.1", port = 2 }\n[users')
     await adopt(node, build(parse(f'[node]\nlisten = ["127.0.0.1:0"]\nhttp = ""\n{two}', "test")))
     given_up: list[Pool] = []
-    monkeypatch.setattr(node.control, "give_up", given_up.append)
+    monkeypatch.setattr(node.control.supply, "give_up", given_up.append)
     # As if probes had ended so.
     facts = ServerFacts(in_recovery=True, system_identifier="7", timeline=1, write_lsn=1, replay_lsn=1)
     nothing = Sample(source=Source.FRESH, duration_s=1.0, failure=EvidenceClass.SOFT, is_silence=is_silence)

@@ -117,7 +117,7 @@ class House:
         account.desk = Desk(
             marks.BALANCE_RANDOM,
             1,
-            self.control.grow_for,
+            self.control.supply.grow_for,
             account,
             control=self.control,
             clock=monotonic_s,
@@ -153,7 +153,7 @@ class House:
         client = Client(self.pair(), Reactor(), bytearray(65536), SimpleNamespace())
         client.is_starting = False
         visitor = Visitor(account, self.next_number(), ("192.0.2.1", 4000), monotonic_s())
-        self.control.enter(client, visitor, {})
+        self.control.reception.enter(client, visitor, {})
         return client
 
     def link(self, key: PoolKey = SHOP, server: str = "p1") -> Server:
@@ -344,7 +344,7 @@ def test_totals_keep_what_closed_links_did(house: House) -> None:
         xact_time_us=before.totals.xact_time_us,
         query_time_us=before.totals.query_time_us,
     )
-    house.control.retire(link)
+    house.control.supply.retire(link)
     client.lost("terminated")
     after = house.pool()
     assert after.clients == ClientCounts()
@@ -449,7 +449,7 @@ async def test_a_pause_waits_for_the_links_that_work_and_resume_serves_who_waite
     await asyncio.wait_for(drained, 60)
     assert late.waiting
     house.asked.clear()
-    house.control.tick(house.accounts[SHOP])
+    house.control.upkeep.tick(house.accounts[SHOP])
     assert house.asked == []
     operations.resume("shop", None)
     assert house.asked == [("open", "shop/app", "p1")]
@@ -496,12 +496,12 @@ def test_who_waited_through_a_pause_is_not_timed_out_when_it_ends(house: House) 
     house.operations.pause(None, None)
     ask(client, "update t set a = 1")
     client.wait_since -= 100
-    house.control.tick(house.accounts[SHOP])
+    house.control.upkeep.tick(house.accounts[SHOP])
     house.operations.resume(None, None)
-    house.control.tick(house.accounts[SHOP])
+    house.control.upkeep.tick(house.accounts[SHOP])
     assert client.waiting
     house.accounts[SHOP].resumed_at -= 100
-    house.control.tick(house.accounts[SHOP])
+    house.control.upkeep.tick(house.accounts[SHOP])
     assert not client.waiting
     assert house.accounts[SHOP].faults == {ServerUnreachable.sqlstate: 1}
 
@@ -514,7 +514,7 @@ def test_while_paused_nobody_is_told_that_there_is_no_server(house: House) -> No
     account.shards[0].view = house.view.clusters["main"]
     house.control.place(account, account.shards[0])
     ask(client, "update t set a = 1")
-    house.control.tick(account)
+    house.control.upkeep.tick(account)
     assert client.waiting
     house.operations.resume(None, None)
     assert not client.waiting

@@ -80,7 +80,7 @@ def test_faults_and_pins_are_counted_once(scene: Scene) -> None:
     scene.dismiss("c1")
     assert scene.account.faults == {"57P01": 1}
     assert scene.account.clients == set()
-    assert len(scene.control.keys) == 0
+    assert len(scene.control.reception.keys) == 0
 
 
 def test_waiting_times_are_kept(scene: Scene) -> None:
