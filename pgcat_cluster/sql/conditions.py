@@ -79,18 +79,24 @@ class Conditions:
         if names(body, "name") not in _EQUALS:
             return []
         match kind:
-            case "AEXPR_OP" if "RowExpr" in left and "RowExpr" in right:
-                ours, theirs = _items(left), _items(right)
-                if len(ours) != len(theirs):
-                    return []
-                return [fact for pair in zip(ours, theirs, strict=True) for fact in self._equal(*pair)]
             case "AEXPR_OP":
-                return self._equal(left, right)
+                return self._equal_rows(left, right)
+            case "AEXPR_NOT_DISTINCT":
+                # No value that makes a term is NULL; a column or a subquery's answer may be, and then equals NULL.
+                return [fact for fact in self._equal_rows(left, right) if isinstance(fact.source, Pin)]
             case "AEXPR_IN":
                 return self._in(left, children(child(right, "List"), "items"))
             case "AEXPR_OP_ANY":
                 return self._any(left, right)
         return []
+
+    def _equal_rows(self, left: Node, right: Node) -> list[Fact]:
+        if "RowExpr" not in left or "RowExpr" not in right:
+            return self._equal(left, right)
+        ours, theirs = _items(left), _items(right)
+        if len(ours) != len(theirs):
+            return []
+        return [fact for pair in zip(ours, theirs, strict=True) for fact in self._equal(*pair)]
 
     def _equal(self, left: Node, right: Node) -> list[Fact]:
         ours, theirs = self._column(left), self._column(right)

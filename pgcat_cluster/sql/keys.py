@@ -53,7 +53,14 @@ def find_keys(statement: str, rules: KeyRules) -> Keys:
     if statements is None:
         return _nowhere("not understood: does not parse")
     trees = [nodes(root) for root in statements]
-    used = Counter(number(body, "number") for tree in trees for kind, body in tree if kind == "ParamRef")
+    # By place, since the tree has the row of `set (a, b) = (…)` once for each column.
+    used = Counter(
+        parameter
+        for tree in trees
+        for parameter, _ in {
+            (number(body, "number"), number(body, "location")) for kind, body in tree if kind == "ParamRef"
+        }
+    )
     values = Terms(
         statement.encode(), frozenset(parameter for parameter, times in used.items() if times == 1)
     )

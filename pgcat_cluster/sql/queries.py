@@ -20,14 +20,12 @@ from .levels import Ctes, Level, Refusal, display
 from .outputs import Output
 from .scopes import NOTHING, Column, Piece, Relation, Scope
 from .terms import Pin, Term, Terms
-from .tree import Node, child, children, names, only, text
+from .tree import Node, child, children, names, number, only, text
 
 DEPTH_MAX = 40
 """Queries and joins inside one another."""
 LEVELS_MAX = 500
 """Queries in one statement, each counted as often as it is looked at."""
-
-_EXCLUDED = Piece(relations={"excluded": Relation()})
 
 
 class Queries:
@@ -168,7 +166,6 @@ class Queries:
         placement = self._writable(relation)
         source = child(child(body, "selectStmt"), "SelectStmt")
         conflict = child(body, "onConflictClause")
-        self._refuse_change(relation, placement, children(conflict, "targetList"))
         columns = [text(child(column, "ResTarget"), "name") for column in children(body, "cols")]
         table = display(relation)
         if not source:
@@ -179,9 +176,13 @@ class Queries:
             raise Refusal(f"the key of {table}, {placement.column}, is not among the columns")
         output = self.statement("SelectStmt", source, outer, ctes)
         piece = level.table(relation, placement)
-        piece.keys[0].pin = self._inserted(piece.keys[0], output.pin_at(columns.index(placement.column)))
+        key = piece.keys[0]
+        key.pin = self._inserted(key, output.pin_at(columns.index(placement.column)))
+        excluded = Relation({key.name: Column(key.name, "excluded", key.pin)})
+        conflicting = Scope(piece.beside(Piece(relations={"excluded": excluded})), outer)
+        level.finish(conflicting, conflict)
+        self._set(key, children(conflict, "targetList"), conflicting)
         scope = Scope(piece, outer)
-        level.finish(Scope(piece.beside(_EXCLUDED), outer), conflict)
         level.finish(scope, {"returningList": body.get("returningList")})
         return outputs.of_targets(children(body, "returningList"), scope, self.values)
 
@@ -194,22 +195,20 @@ class Queries:
         )
 
     def _update(self, body: Node, outer: Scope | None, ctes: Ctes) -> Output:
-        relation = child(body, "relation")
-        placement = self._writable(relation)
-        self._refuse_change(relation, placement, children(body, "targetList"))
-        return self._changed(body, "fromClause", placement, outer, ctes)
+        return self._changed(body, "fromClause", outer, ctes)
 
     def _delete(self, body: Node, outer: Scope | None, ctes: Ctes) -> Output:
-        return self._changed(body, "usingClause", self._writable(child(body, "relation")), outer, ctes)
+        return self._changed(body, "usingClause", outer, ctes)
 
-    def _changed(
-        self, body: Node, others: str, placement: Placement, outer: Scope | None, ctes: Ctes
-    ) -> Output:
+    def _changed(self, body: Node, others: str, outer: Scope | None, ctes: Ctes) -> Output:
+        relation = child(body, "relation")
         level = Level(self, outer, ctes)
-        target = level.table(child(body, "relation"), placement)
+        target = level.table(relation, self._writable(relation))
         scope = Scope(target.beside(level.pieces(children(body, others))), outer)
         level.condition(child(body, "whereClause"), scope, scope.piece.keys)
         level.finish(scope, {part: body[part] for part in body.keys() - {others, "withClause", "relation"}})
+        if others == "fromClause":
+            self._set(target.keys[0], children(body, "targetList"), scope)
         return outputs.of_targets(children(body, "returningList"), scope, self.values)
 
     def _merge(self, body: Node, outer: Scope | None, ctes: Ctes) -> Output:
@@ -230,11 +229,12 @@ class Queries:
             scope, {part: body.get(part) for part in ("joinCondition", "mergeWhenClauses", "returningList")}
         )
         for clause in clauses:
-            if text(clause, "commandType") == "CMD_UPDATE":
-                self._refuse_change(relation, placement, children(clause, "targetList"))
+            targets = children(clause, "targetList")
+            if text(clause, "commandType") == "CMD_UPDATE" and _values_of(placement.column, targets):
+                raise _change_of(target.keys[0])
             if text(clause, "commandType") != "CMD_INSERT":
                 continue
-            columns = [text(child(column, "ResTarget"), "name") for column in children(clause, "targetList")]
+            columns = [text(child(column, "ResTarget"), "name") for column in targets]
             values = children(clause, "values")
             if placement.column not in columns or len(values) != len(columns):
                 raise Refusal(f"the key of {display(relation)}, {placement.column}, is not among the columns")
@@ -255,10 +255,15 @@ class Queries:
                 )
         return placement
 
-    def _refuse_change(self, relation: Node, placement: Placement, targets: Iterable[Node]) -> None:
-        if placement.column in (text(child(target, "ResTarget"), "name") for target in targets):
-            column = f"{display(relation)}, {placement.column},"
-            raise Refusal(f"sharding key can not be updated: the row of {column} might have to move")
+    def _set(self, key: Column, targets: Iterable[Node], scope: Scope) -> None:
+        """What SET gives a key: a row stays where it is if all its values, old and new, are of one shard."""
+        for value in _values_of(key.name, targets):
+            pin = outputs.pin_of(value, scope, self.values)
+            if pin is None or pin.is_nullable or key.pin is None:
+                raise _change_of(key, ", for its new value is no constant, parameter or bound key")
+            pin = self._inserted(key, pin)
+            key.pin = key.pin.joined(pin)
+            self.terms.update(dict.fromkeys(pin.terms))
 
     def placement(self, relation: Node) -> Placement:
         """Where a table's rows are; Refusal if no rule says it."""
@@ -270,6 +275,28 @@ class Queries:
             case Kind.TEMPORARY:
                 raise Refusal("names a temporary object, which is on one server")
         return placement
+
+
+def _values_of(column: str, targets: Iterable[Node]) -> list[Node]:
+    """What SET gives a column; of what is no plain value, or a part of the column alone, an empty node."""
+    found: list[Node] = []
+    for target in targets:
+        body = child(target, "ResTarget")
+        if text(body, "name") != column:
+            continue
+        value = child(body, "val")
+        several = child(value, "MultiAssignRef")
+        if several:
+            row = children(child(child(several, "source"), "RowExpr"), "args")
+            position = number(several, "colno") - 1
+            value = row[position] if 0 <= position < len(row) == number(several, "ncolumns") else {}
+        found.append({} if "indirection" in body else value)
+    return found
+
+
+def _change_of(key: Column, why: str = "") -> Refusal:
+    moves = f"the row of {key.owner}, {key.name}, might have to move"
+    return Refusal(f"sharding key can not be updated: {moves}{why}")
 
 
 def _adds_nothing(pin: Pin | None, to: Pin) -> bool:

@@ -97,6 +97,9 @@ class Maker:
             return f"{value}::bigint"
         return f"({value})"
 
+    def _equal(self) -> str:
+        return "is not distinct from" if self._is(0.15) else "="
+
     def table(self) -> str:
         return self.chance.choice(("orders", "orders", "items", "items", "customers", "countries"))
 
@@ -112,16 +115,16 @@ class Maker:
     def condition(self, scope: list[Relation], depth: int) -> str:
         kind = self.chance.random()
         if kind < 0.38:
-            return f"{self.column(scope, is_key=True)} = {self.value()}"
+            return f"{self.column(scope, is_key=True)} {self._equal()} {self.value()}"
         if kind < 0.6:
-            return f"{self.column(scope, is_key=True)} = {self.column(scope, is_key=True)}"
+            return f"{self.column(scope, is_key=True)} {self._equal()} {self.column(scope, is_key=True)}"
         if kind < 0.66:
             listed = ", ".join(self.value() for _ in range(self.chance.randint(1, 2)))
             form = self.chance.choice(("in ({})", "= any (array[{}])", "not in ({})"))
             return f"{self.column(scope, is_key=True)} {form.format(listed)}"
         if kind < 0.7:
             columns = f"({self.column(scope, is_key=True)}, {self.column(scope)})"
-            return f"{columns} = ({self.value()}, {self.column(scope)})"
+            return f"{columns} {self._equal()} ({self.value()}, {self.column(scope)})"
         if kind < 0.72:
             # Both arms on one key: a list in other words.
             key = self.column(scope, is_key=True)
@@ -138,7 +141,7 @@ class Maker:
             word = self.chance.choice(("exists", "exists", "not exists"))
             return f"{word} ({self.query(depth - 1, scope)})"
         if kind < 0.93 and depth:
-            word = self.chance.choice(("in", "in", "= any", "not in", "="))
+            word = self.chance.choice(("in", "in", "= any", "not in", self._equal()))
             query = self.query(depth - 1, scope, width=1)
             return f"{self.column(scope, is_key=True)} {word} ({query})"
         operator = self.chance.choice(("<", ">", "<>", "is not distinct from"))
@@ -150,7 +153,7 @@ class Maker:
         for relation in bound:
             if relation.key and relation.alias and self._is(often):
                 equal = self.value() if self._is(0.6) else self.column(scope, is_key=True)
-                parts.append(f"{relation.alias}.{relation.key} = {equal}")
+                parts.append(f"{relation.alias}.{relation.key} {self._equal()} {equal}")
         self.chance.shuffle(parts)
         return " and ".join(parts) or "true"
 
@@ -289,7 +292,8 @@ class Maker:
     def insert(self, depth: int) -> str:
         table = self.chance.choice(("orders", "items", "customers"))
         key = KEYS[table]
-        other = self.chance.choice([name for name in COLUMNS[table] if name != key])
+        meets = table == "orders" and self._is(0.6)
+        other = "id" if meets else self.chance.choice([name for name in COLUMNS[table] if name != key])
         columns = [key, other]
         kind = self.chance.random()
         if kind < 0.4:
@@ -300,9 +304,15 @@ class Maker:
         if self._is(0.3):
             columns.reverse()
         text = f"insert into {table} ({', '.join(columns)}) {source}"
-        if table == "orders" and self._is(0.4):
-            change = self.chance.choice(("nothing", "update set amount = excluded.id + 1"))
-            text += f" on conflict (customer_id, id) do {change}"
+        if meets:
+            inside = [Relation(name, COLUMNS[table], key) for name in ("excluded", "orders")]
+            changes = (
+                "nothing",
+                "update set amount = excluded.id + 1",
+                f"update set {self._new_key(key, inside)}",
+                f"update set {self._new_key(key, inside)}, amount = ({self._scalar(0, inside)})",
+            )
+            text += f" on conflict (customer_id, id) do {self.chance.choice(changes)}"
         return text + self.chance.choice(("", " returning *", f" returning {key}"))
 
     def merge(self, depth: int) -> str:
@@ -321,23 +331,38 @@ class Maker:
 
     def update(self, depth: int, with_common: bool = True) -> str:
         table, alias, target = self._target()
-        column = self.chance.choice([name for name in COLUMNS[table] if name != "id"])
-        text = f"update {table} {alias} set {column} = {self.value()}"
-        return self._rest(text, "from", target, depth)
+        column = self.chance.choice(COLUMNS[table])
+        scope, others = [target], ""
+        if self._is(0.5):
+            others, more = self.source(depth, [], [])
+            scope += more
+        change = self._new_key(KEYS[table], scope) if self._is(0.4) else f"{column} = {self.value()}"
+        return self._rest(
+            f"update {table} {alias} set {change}", f"from {others}" * bool(others), scope, depth
+        )
+
+    def _new_key(self, key: str, scope: list[Relation]) -> str:
+        """What SET says of a key: mostly a value that may be the one it has."""
+        value = self.value() if self._is(0.5) else self.column(scope, is_key=True)
+        form = self.chance.choice(
+            ("{0} = {1}", "{0} = {1}", "({0}, country) = ({1}, 3)", "(country, {0}) = row(3, {1})")
+        )
+        return form.format(key, value)
 
     def delete(self, depth: int, with_common: bool = True) -> str:
         table, alias, target = self._target()
-        return self._rest(f"delete from {table} {alias}", "using", target, depth)
+        scope, others = [target], ""
+        if self._is(0.5):
+            others, more = self.source(depth, [], [])
+            scope += more
+        return self._rest(f"delete from {table} {alias}", f"using {others}" * bool(others), scope, depth)
 
     def _target(self) -> tuple[str, str, Relation]:
         table = self.chance.choice(("orders", "items", "customers"))
         alias = self._alias()
         return table, alias, Relation(alias, COLUMNS[table], KEYS[table])
 
-    def _rest(self, text: str, word: str, target: Relation, depth: int) -> str:
-        scope = [target]
-        if self._is(0.5):
-            more, others = self.source(depth, [], [])
-            text, scope = f"{text} {word} {more}", scope + others
-        text += f" where {self.conditions(scope, depth, scope, self.binds_in_where)}"
-        return text + (" returning *" if self._is(0.3) else "")
+    def _rest(self, text: str, others: str, scope: list[Relation], depth: int) -> str:
+        """An UPDATE or DELETE from its FROM or USING on."""
+        where = self.conditions(scope, depth, scope, self.binds_in_where)
+        return " ".join(filter(None, (text, others, f"where {where}"))) + " returning *" * self._is(0.3)

@@ -19,7 +19,7 @@ def keys_of(shard: int) -> list[int]:
     return [key for key in range(1, 100) if pg_bigint_hash(key, SHARDS) == shard]
 
 
-HERE, ALSO_HERE = keys_of(0)[:2]
+HERE, ALSO_HERE, MOVED = keys_of(0)[:3]
 THERE = keys_of(1)[0]
 
 
@@ -72,8 +72,7 @@ UNBOUND = {
     "copy in": "copy data from stdin",
     "copy out": "copy data to stdout",
     "a reference table that would change": "update country set title = 'changed'",
-    "an update of the key": f"update data set id = {THERE} where id = {HERE}",
-    "an update of the key to itself": f"update data set id = id where id = {HERE}",
+    "an update of the key to what is not known": f"update data set id = id + 0 where id = {HERE}",
     "no key where a null stands": "select * from data where id is null",
     "a float": f"select * from data where id = {HERE}.0",
 }
@@ -83,6 +82,9 @@ SEVERAL = {
     "one or the other": f"select * from data where id = {HERE} or id = {THERE}",
     "two statements": f"delete from data where id = {HERE}; delete from data where id = {THERE}",
     "two branches": f"select * from data where id = {HERE} union all select * from data where id = {THERE}",
+    "an update of the key": f"update data set id = {THERE} where id = {HERE}",
+    "an update of the key that has met": f"insert into data (id, value) values ({HERE}, 'new')"
+    f" on conflict (id) do update set id = {THERE}",
     "two tables": f"select * from data, note where data.id = {HERE} and data_id = {THERE}",
 }
 
@@ -124,6 +126,7 @@ ONE_SHARD = {
     "an array": f"select * from data where id = any (array[{HERE}, {ALSO_HERE}])",
     "one or the other": f"select * from data where id = {HERE} or id = {ALSO_HERE}",
     "branches": f"select * from data where id = {HERE} union all select * from data where id = {ALSO_HERE}",
+    "not distinct": f"select * from data where id is not distinct from {HERE} or id = {ALSO_HERE}",
     "a condition in parentheses": f"select * from data where (((id)) = ({HERE})) or (id = {ALSO_HERE})",
 }
 
@@ -132,6 +135,18 @@ ONE_SHARD = {
 def test_keys_of_one_shard(client: Connection, statement: str) -> None:
     for prepare in (False, True, True):
         assert len(client.execute(statement.encode(), prepare=prepare).fetchall()) == 2
+
+
+def test_a_key_is_set_to_another_of_its_shard(stored: ShardedNode, client: Connection) -> None:
+    """As ORMs do that write all columns; the whole row stays on its shard."""
+    for prepare in (False, True, True):
+        for old, new in ((HERE, HERE), (HERE, MOVED), (MOVED, HERE)):
+            said = "update data set id = %s, value = 'stored' where id = %s returning id"
+            assert client.execute(said.encode(), [new, old], prepare=prepare).fetchall() == [(new,)]
+        with pytest.raises(psycopg.errors.FeatureNotSupported):
+            client.execute(said.encode(), [THERE, HERE], prepare=prepare)
+    assert client.execute(f"update data set id = id where id = {HERE}".encode()).rowcount == 1
+    assert has_all(stored)
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,10 @@ def said(text: str, term: Term) -> str:
         ("row(id, customer_id) = row(5, 6)", "6"),
         ("(id, customer_id) in ((5, 6), (7, 8))", "6 8"),
         ("customer_id = (select 5)", "5"),
+        ("customer_id is not distinct from 5", "5"),
+        ("-5::bigint is not distinct from o.customer_id", "-5::int8"),
+        ("customer_id is not distinct from $1", "$1"),
+        ("(id, customer_id) is not distinct from (5, $1)", "$1"),
         ("customer_id = 5 and id > 6", "5"),
         ("id > 6 and (true and customer_id = 5)", "5"),
         ("customer_id in (5, 6) and customer_id = 7", "7"),
@@ -100,7 +104,13 @@ def test_a_condition_binds(condition: str, found: str) -> None:
         "not customer_id = 5",
         "(customer_id = 5) is not true",
         "(customer_id = 5) = false",
-        "customer_id is not distinct from 5",
+        "customer_id is distinct from 5",
+        "customer_id is not distinct from null",
+        "customer_id is not distinct from (select 5)",
+        "customer_id is not distinct from (select customer_id from items where customer_id = 5)",
+        "(id, customer_id) is not distinct from (select 5, 6)",
+        "(id, customer_id) is not distinct from (5, 6, 7)",
+        "customer_id is not distinct from id",
         "customer_id = 5 or id = 5",
         "customer_id = 5 or true",
         "customer_id not in (5)",
@@ -314,6 +324,42 @@ def test_a_condition_does_not_bind(condition: str) -> None:
             "5",
         ),
         ("update orders set n = v.n from (values (5, 1)) v(k, n) where customer_id = v.k", "5"),
+        # Their key is set: the row stays if the new value is of the shard too.
+        ("update orders set customer_id = 6, n = 1 where customer_id = 5", "5 6 in"),
+        ("update orders set customer_id = $1 where customer_id = $1", "$1"),
+        ("update orders set customer_id = $1::bigint, n = $2 where customer_id = $3", "$3 $1::int8 in"),
+        ("update orders set customer_id = customer_id where customer_id = 5", "5"),
+        ("update orders o set customer_id = o.customer_id where customer_id in (5, 6)", "5 6"),
+        ("update orders set (n, customer_id) = (1, -6) where customer_id = 5", "5 -6 in"),
+        ("update orders set (customer_id, n) = row('6', 1) where customer_id = 5", "5 '6' in"),
+        (
+            "update orders o set customer_id = i.customer_id from items i where i.customer_id = 6"
+            " and o.customer_id = 5",
+            "5 6",
+        ),
+        (
+            "update orders set customer_id = v.k from (values (6)) v(k) where orders.customer_id = 5",
+            "5 6 in",
+        ),
+        (
+            "with w as (update orders set customer_id = 6 where customer_id = 5 returning *)"
+            " select * from items i join w on i.customer_id = w.customer_id",
+            "5 6 in",
+        ),
+        *[
+            (
+                "insert into orders (customer_id) values (5) on conflict (customer_id) do update set"
+                f" {change}",
+                found,
+            )
+            for change, found in (
+                ("customer_id = excluded.customer_id, n = excluded.n", "5 in"),
+                ("(n, customer_id) = (excluded.n, excluded.customer_id)", "5 in"),
+                ("customer_id = orders.customer_id", "5 in"),
+                ("customer_id = 6", "5 in 6 in"),
+                ("n = (select max(n) from items i where i.customer_id = excluded.customer_id)", "5 in"),
+            )
+        ],
         (
             "update orders set (n, m) = (select 1, 2 from items where customer_id = 6) where customer_id = 5",
             "5 6",
@@ -372,6 +418,11 @@ UNBOUND = "is not bound to a value"
             f"orders, customer_id, {UNBOUND}",
         ),
         ("select * from orders o left join countries c on o.customer_id = 5", UNBOUND),
+        (
+            "select * from orders o, items i where i.customer_id is not distinct from o.customer_id and"
+            " o.customer_id = 5",
+            UNBOUND,
+        ),
         ("select * from countries c right join orders o on o.customer_id = 5", UNBOUND),
         (
             "select * from orders o full join items i on i.customer_id = o.customer_id and o.customer_id = 5",
@@ -468,21 +519,42 @@ UNBOUND = "is not bound to a value"
             " rollup (customer_id)",
             "is given by no constant or parameter",
         ),
-        (
-            "insert into orders (customer_id) values (5) on conflict (customer_id) do update set"
-            " customer_id = 6",
-            "sharding key can not be updated",
-        ),
+        *[
+            (
+                f"insert into orders (customer_id) values (5) on conflict (customer_id) do update set {change}",
+                "sharding key can not be updated",
+            )
+            for change in (
+                "customer_id = excluded.id",
+                "customer_id = orders.id",
+                "customer_id = excluded.customer_id + 1",
+                "customer_id = default",
+                "(n, customer_id) = (select n, customer_id from items where customer_id = 5)",
+            )
+        ],
         (
             "insert into orders (customer_id) values (5) on conflict (id) do update set n = (select"
             " count(*) from items)",
             UNBOUND,
         ),
-        ("update orders set customer_id = 5 where customer_id = 5", "sharding key can not be updated"),
-        (
-            "update orders set (n, customer_id) = (1, 5) where customer_id = 5",
-            "sharding key can not be updated",
-        ),
+        *[
+            (f"update orders o set {change} where o.customer_id = 5", "sharding key can not be updated")
+            for change in (
+                "customer_id = default",
+                "customer_id = null",
+                "customer_id = id",
+                "customer_id = customer_id + 0",
+                "customer_id = (select 5)",
+                "customer_id = 5 + 0",
+                "customer_id[1] = 5",
+                "customer_id.part = 5",
+                "(n, customer_id) = (1, default)",
+                "(n, customer_id) = (select 1, 5)",
+                "(n, customer_id) = row(1)",
+                "customer_id = i.customer_id from countries c left join items i on i.customer_id = 5",
+            )
+        ],
+        ("update orders set customer_id = 5", UNBOUND),
         ("update orders set n = 1", UNBOUND),
         ("update orders set n = (select count(*) from items) where customer_id = 5", UNBOUND),
         ("delete from orders where current of c", UNBOUND),
