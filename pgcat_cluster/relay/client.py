@@ -230,7 +230,12 @@ class Client(Placer):
             ) and not self._hear(desk, buffer, position + 5, text_end):
                 return self._refuse(kind, stop, end, position)
             if desk.shards > 1 and not self._place_text(desk, flow, buffer, position + 5, text_end):
-                return self._refuse(kind, stop, end, position)
+                if not self.strays:
+                    return self._refuse(kind, stop, end, position)
+                self.shard = self.shard_next
+            if self.server is not None and (self.strays or (flow.role == PRIMARY and self._moves())):
+                self.strays = False
+                self._leave_prepared(self.server)
             self.decided = True
         else:
             assert self.flow is not None
