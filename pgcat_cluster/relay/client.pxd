@@ -11,7 +11,7 @@ from pgcat_cluster.relay.links cimport Link
 from pgcat_cluster.relay.placing cimport Placer
 from pgcat_cluster.relay.stock cimport Pool, Target
 
-cdef int PRIMARY, REPLICA, ANY, STANDBY, ROLES, READS, SEQUENCES, CALLS, FORGETS, UNCLEAN, UNPINS, FINISHES, WATCHED, PREPARES, LOOKS, OWN, HEARS_ALL
+cdef int PRIMARY, REPLICA, ANY, STANDBY, ROLES, READS, SEQUENCES, CALLS, FORGETS, UNCLEAN, UNPINS, FINISHES, WATCHED, PREPARES, LOOKS, OWN, BEGINS, HEARS_ALL
 
 cdef class Client(Placer):
     cpdef join(self, Desk desk, parameters)
@@ -47,7 +47,6 @@ cdef class Client(Placer):
     cdef _begin_batch(self, Desk desk, bytearray buffer, Py_ssize_t position, Py_ssize_t end)
     @cython.locals(is_held=bint, limit=Py_ssize_t, name_end=Py_ssize_t, text_end=Py_ssize_t, name=bytes, text=bytes, types=bytes, statement=Statement, known=Statement, taken=Statement, flow=Flow, moved=ServerEnd, length=Py_ssize_t)
     cdef Py_ssize_t _parse(self, Desk desk, ServerEnd server, bytearray buffer, Py_ssize_t position, Py_ssize_t stop, Py_ssize_t end) except? -1
-    cdef bint _moves(self) except? -1
     @cython.locals(server=ServerEnd, statement=Statement)
     cdef ServerEnd _move(self, Desk desk, int role, Py_ssize_t shard)
     @cython.locals(limit=Py_ssize_t, portal_end=Py_ssize_t, name_end=Py_ssize_t, name=bytes, statement=Statement, moved=ServerEnd, server_name=bytes, length=Py_ssize_t)

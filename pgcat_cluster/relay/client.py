@@ -28,11 +28,12 @@ SEQUENCES = marks.SEQUENCES
 CALLS = marks.CALLS
 OWN = marks.COMMAND | marks.BEGINS | marks.CLOSES | marks.JOINS
 FORGETS = marks.FORGETS
-HEARS_ALL = marks.HEARS_ALL
 UNCLEAN = marks.UNCLEAN
 UNPINS = marks.UNPINS
 FINISHES = marks.FINISHES
 WATCHED = marks.WATCHED
+HEARS_ALL = marks.HEARS_ALL
+BEGINS = marks.BEGINS
 # What a statement rarely needs of the session before it is forwarded.
 PREPARES = marks.SEQUENCES | marks.CALLS | marks.WATCHED | marks.BEGINS | marks.CLOSES | marks.JOINS
 # What is looked at before a simple Query goes anywhere.
@@ -216,6 +217,8 @@ class Client(Placer):
                 text_end = stop - 1 if buffer[stop - 1] == 0 else stop
                 flow = self._decide(desk, buffer, position + 5, text_end)
             if flow.flags & LOOKS:
+                if flow.flags & BEGINS and not self._hear(desk, buffer, position + 5, text_end):
+                    return self._refuse(kind, stop, end, position)
                 if self._answers(desk, flow, octets.cut(buffer, position + 5, text_end)):
                     self._drop(stop, end)
                     self.flush()
@@ -303,6 +306,8 @@ class Client(Placer):
         """Take a server, or a place in the queue (None; `refused` if even that was denied)."""
         if len(self.held) > 0:
             role = self.held_role
+            if self.role_hint < 0:
+                self.role_hint = self.held_hint
         if self.greeting:
             pass
         elif self.role_hint >= 0:
@@ -683,7 +688,7 @@ class Client(Placer):
         else:
             statement = Statement(b"", b"", self._unknown(desk), self._unknown_name(name), False)
         flow = statement.flow
-        if flow.flags & OWN and self._is_own(desk, flow):
+        if flow.flags & OWN and self._is_own(desk, flow, statement):
             return self._own_frame(desk, frames.PARSE, statement, buffer, position, stop, end)
         if flow.role == PRIMARY and self._moves():
             if not self.probed:
@@ -740,16 +745,6 @@ class Client(Placer):
         self.overlay[name] = statement
         return stop
 
-    def _moves(self) -> bool:
-        """A batch that was begun on a replica, and only prepared there, may go on at the primary."""
-        return (
-            self.role != PRIMARY
-            and self.role_wish < 0
-            and self.status == frames.STATUS_IDLE
-            and not self.executed
-            and self.unsynced
-        )
-
     def _move(self, desk: Desk, role: int, shard: int) -> Server | None:
         """Leave a server; what was prepared there is prepared again where it is needed."""
         server = self.server
@@ -774,7 +769,7 @@ class Client(Placer):
         name = frames.cut_name(octets.cut(buffer, portal_end + 1, name_end))
         statement = self._statement(name)
         if statement is not None:
-            if statement.flow.flags & OWN and self._is_own(desk, statement.flow):
+            if statement.flow.flags & OWN and self._is_own(desk, statement.flow, statement):
                 return self._own_frame(desk, frames.BIND, statement, buffer, position, stop, end)
             if desk.shards > 1 and stop > end and stop - position <= surveys.BATCH_BYTES_MAX:
                 # Its keys may be in what has not come.

@@ -59,6 +59,7 @@ cdef class ClientEnd(Waiter):
     cdef public Py_ssize_t copy_syncs
     cdef public bytes held
     cdef public int held_role
+    cdef public Py_ssize_t held_hint
     cdef public dict portals
     cdef public Py_ssize_t shard_wish
     cdef public int role_wish

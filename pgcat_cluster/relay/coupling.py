@@ -48,8 +48,8 @@ class ClientEnd(Waiter):
     __slots__ = (
         "answered", "aside", "attempts", "awaiting", "copy_ahead", "copy_doubt", "copy_synced", "copy_syncs",
         "copying", "cork", "coupled_at", "decided", "desk", "detail", "errors", "executed", "failed",
-        "fell_behind", "finishes", "flags", "flow", "found", "greeting", "has_shapes", "held", "held_role", "hint",
-        "is_glued", "is_simple", "is_starting", "is_utf8", "lingering", "longest_wait_s", "names", "needs",
+        "fell_behind", "finishes", "flags", "flow", "found", "greeting", "has_shapes", "held", "held_hint",
+        "held_role", "hint", "is_glued", "is_simple", "is_starting", "is_utf8", "lingering", "longest_wait_s", "names", "needs",
         "overlay", "parameters", "pinned", "planned", "pool", "portals", "positions", "primary_only",
         "probed", "probing", "queries", "reads_wish", "ready_at", "receiver", "refusal", "refused", "request",
         "request_at", "retry", "role", "role_hint", "role_wish", "server", "settling", "shard", "shard_next",
@@ -115,10 +115,11 @@ class ClientEnd(Waiter):
         self.copy_synced = False
         self.copy_doubt = False
         self.copy_syncs = 0
-        # A BEGIN that no server has seen yet, and the role it needs; portals of statements that are answered here,
-        # each with the rest of its Bind.
+        # A BEGIN that no server has seen yet, the role it needs, and what its comments say; portals of statements that
+        # are answered here, each with the rest of its Bind.
         self.held = b""
         self.held_role = marks.PRIMARY
+        self.held_hint = -1
         self.portals: dict[bytes, tuple[Statement, bytes]] = {}
         # The session. Its wishes are -1 where it has none; some may end with the transaction.
         self.shard_wish = -1

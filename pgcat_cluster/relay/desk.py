@@ -20,7 +20,7 @@ class Errand(Protocol):
     """A question or order of ours to a server: gets the rows and errors, then the end."""
 
     def take(self, kind: int, body: bytes) -> None:
-        """A DataRow or ErrorResponse, without type and length."""
+        """A DataRow, ErrorResponse or ParameterStatus, without type and length."""
 
     def done(self, server: Server) -> None:
         """ReadyForQuery has come."""

@@ -43,7 +43,8 @@ HEARS_ALL: Final = 1  # all: the pool has patterns of its own
 # To which shards of a pool a statement may go.
 ANYWHERE: Final = 0  # any of them has the answer
 KEYED: Final = 1  # the one of its keys, which its selector finds
-NOWHERE: Final = 2  # nobody can tell
+NOWHERE: Final = 2  # nobody can tell; where its transaction is, if there is one
+UNREAD: Final = 3  # nobody can tell, not even by its transaction: its keys can not be read
 # What is found instead of a shard while nothing was found, beside the codes of `selectors`.
 UNSAID: Final = -100
 

@@ -28,19 +28,20 @@ cdef class Placer(Preparer):
     cdef Py_ssize_t _refuse(self, int kind, Py_ssize_t stop, Py_ssize_t end, Py_ssize_t position) except? -1
     @cython.locals(desk=Desk)
     cdef _note(self, Flow flow)
+    cdef bint _moves(self) except? -1
     cdef _leave_prepared(self, ServerEnd server)
     cdef _spoil(self, ServerEnd server)
     cdef _sync_here(self)
     cdef _probe(self, ServerEnd server)
-    @cython.locals(flags=int)
-    cdef bint _is_own(self, Desk desk, Flow flow) except? -1
+    @cython.locals(flags=int, hint=Py_ssize_t)
+    cdef bint _is_own(self, Desk desk, Flow flow, Statement statement) except? -1
     cdef bint _answers(self, Desk desk, Flow flow, bytes text) except? -1
     cdef bint _goes_on(self, Desk desk) except? -1
     cdef Py_ssize_t _own(self, Desk desk, int kind, bytearray buffer, Py_ssize_t position, Py_ssize_t stop, Py_ssize_t end) except? -1
     @cython.locals(statement=Statement)
     cdef Statement _own_described(self, Desk desk, bytearray buffer, Py_ssize_t position, Py_ssize_t stop)
     @cython.locals(is_idle=bint, tag=bytes)
-    cdef bytes _own_transaction(self, Desk desk, Flow flow, bytes text)
+    cdef bytes _own_transaction(self, Desk desk, Flow flow, bytes text, Py_ssize_t role_hint)
     @cython.locals(start=Py_ssize_t, name_end=Py_ssize_t, name=bytes)
     cdef bytes _own_portal(self, int kind, bytearray buffer, Py_ssize_t position, Py_ssize_t stop)
     @cython.locals(server=ServerEnd, name_end=Py_ssize_t, name=bytes, bound=bytes, answer=bytes)

@@ -46,15 +46,18 @@ PORTALS_MAX = 64
 class Begun:
     """Waits for a BEGIN that was held back, and for what was held with it.
 
-    Should that fail, its client is told so instead of what the server says to the statement behind it.
+    Should that fail, its client is told so instead of what the server says to the statement behind it. What it
+    changes of the session's parameters the client is told too.
     """
 
     def __init__(self, client: Placer) -> None:
         self.client = client
 
     def take(self, kind: int, body: bytes) -> None:
-        if kind == frames.ERROR and self.client.server is not None:
-            self.client.put_bytes(b"E" + (len(body) + 4).to_bytes(4, "big") + body)
+        if self.client.server is None or kind not in (frames.ERROR, frames.PARAMETER_STATUS):
+            return
+        self.client.put_bytes(bytes((kind,)) + (len(body) + 4).to_bytes(4, "big") + body)
+        if kind == frames.ERROR:
             self.client.spoiling = True
 
     def done(self, server: Server) -> None:
@@ -172,6 +175,16 @@ class Placer(Preparer):
         desk.upcalls += 1
         desk.control.misplace(self._itself(), flow, shard)
         return False
+
+    def _moves(self) -> bool:
+        """A batch that was begun on a replica, and only prepared there, may go on at the primary."""
+        return (
+            self.role != marks.PRIMARY
+            and self.role_wish < 0
+            and self.status == frames.STATUS_IDLE
+            and not self.executed
+            and self.unsynced
+        )
 
     def _leave_prepared(self, server: Server) -> None:
         """Leave a server where statements were only prepared, in the middle of a batch."""
@@ -303,8 +316,8 @@ class Placer(Preparer):
 
     # -- answers of ours -----------------------------------------------------------------------------------
 
-    def _is_own(self, desk: Desk, flow: Flow) -> bool:
-        """Whether a statement is answered here, as things are."""
+    def _is_own(self, desk: Desk, flow: Flow, statement: Statement | None) -> bool:
+        """Whether a statement is answered here, as things are; None: that of a simple Query."""
         flags = flow.flags
         if flags & OWN == 0:
             return False
@@ -315,7 +328,9 @@ class Placer(Preparer):
         if flags & JOINS:
             return len(self.held) > 0 and self.status == frames.STATUS_OPEN
         if flags & BEGINS:
-            return self.status != frames.STATUS_FAILED
+            # One that names its shard itself is not held back.
+            hint = self.hint if statement is None else statement.hint
+            return hint < 0 and self.status != frames.STATUS_FAILED
         return self.status != frames.STATUS_IDLE
 
     def _answers(self, desk: Desk, flow: Flow, text: bytes) -> bool:
@@ -326,9 +341,9 @@ class Placer(Preparer):
                 return True
             if self.refusal:
                 return False
-        if not self._is_own(desk, flow):
+        if not self._is_own(desk, flow, None):
             return False
-        self.put_bytes(self._own_transaction(desk, flow, text))
+        self.put_bytes(self._own_transaction(desk, flow, text, self.role_hint))
         self.put_bytes(frames.ready_frame(self.status))
         self.unnamed = None
         return True
@@ -352,11 +367,11 @@ class Placer(Preparer):
         if stop - position < 7 or buffer[position + 5] != 0x53:
             return None
         statement = self._statement(frames.cut_name(octets.cut(buffer, position + 6, stop - 1)))
-        if statement is not None and statement.flow.flags & OWN and self._is_own(desk, statement.flow):
-            return statement
-        return None
+        if statement is None or not statement.flow.flags & OWN:
+            return None
+        return statement if self._is_own(desk, statement.flow, statement) else None
 
-    def _own_transaction(self, desk: Desk, flow: Flow, text: bytes) -> bytes:
+    def _own_transaction(self, desk: Desk, flow: Flow, text: bytes, role_hint: int) -> bytes:
         """Begin or end a transaction without a server; what follows Execute."""
         is_idle = self.status == frames.STATUS_IDLE
         if flow.flags & BEGINS:
@@ -367,12 +382,12 @@ class Placer(Preparer):
                 return desk.control.begun_twice(self._itself(), tag)
             self.held = text
             self.held_role = flow.role
+            self.held_hint = role_hint
             self.status = frames.STATUS_OPEN
             answer = flow.detail
         elif flow.flags & JOINS:
             # A comment may end with the line.
             self.held += b"\n;" + text
-            self.flags |= flow.flags
             answer = flow.detail
         else:
             answer = flow.detail if self.status == frames.STATUS_OPEN else frames.ROLLBACK_FRAME
@@ -455,7 +470,7 @@ class Placer(Preparer):
                 desk.upcalls += 1
                 answer = desk.control.own_answer(self._itself(), statement.flow, statement.text, bound)
             else:
-                answer = self._own_transaction(desk, statement.flow, statement.text)
+                answer = self._own_transaction(desk, statement.flow, statement.text, statement.role_hint)
             if answer[0] == frames.ERROR:
                 self.refusal = answer
                 return self._refuse(kind, stop, end, position)

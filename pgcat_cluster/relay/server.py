@@ -514,6 +514,9 @@ class Server(ServerEnd):
                 errand.take(kind, octets.cut(buffer, start, stop))
         elif kind == frames.PARAMETER_STATUS:
             self.control.reported(None, self, octets.cut(buffer, start, stop))
+            errand = ledger.head().errand if not ledger.is_empty() else None
+            if errand is not None:
+                errand.take(kind, octets.cut(buffer, start, stop))
         elif kind == frames.PARSE_COMPLETE or kind == frames.CLOSE_COMPLETE:
             if not ledger.is_empty() and ledger.kind() < ledgers.READY:
                 ledger.pop()

@@ -5,7 +5,7 @@ from pgcat_cluster.relay.coupling cimport ClientEnd
 from pgcat_cluster.relay.desk cimport Desk
 from pgcat_cluster.relay.flows cimport Flow, Statement
 
-cdef int COMMAND
+cdef int COMMAND, BEGINS
 cdef Py_ssize_t COMMAND_BYTES_MAX
 cdef Py_ssize_t BATCH_BYTES_MAX, NAMES_BYTES_MAX
 cdef int PRIMARY, REPLICA, READS, OWN
@@ -22,7 +22,7 @@ cdef class Surveyor(ClientEnd):
     @cython.locals(limit=Py_ssize_t, name_start=Py_ssize_t, name_end=Py_ssize_t, text_end=Py_ssize_t, text=bytes, types=bytes, name=bytes, statement=Statement, named=Statement, flow=Flow)
     cdef Flow _flow_of(self, Desk desk, int kind, bytearray buffer, Py_ssize_t position, Py_ssize_t stop, Py_ssize_t end)
     cdef Statement _statement(self, bytes name)
-    cdef bint _is_own(self, Desk desk, Flow flow) except? -1
+    cdef bint _is_own(self, Desk desk, Flow flow, Statement statement) except? -1
     cdef bint _place_bind(self, Desk desk, Statement statement, bytearray buffer, Py_ssize_t start, Py_ssize_t stop) except? -1
     cdef bint _locate_constants(self, Desk desk, Statement statement, bytearray buffer, Py_ssize_t start, Py_ssize_t stop) except? -1
     @cython.locals(statement=Statement)

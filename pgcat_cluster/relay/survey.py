@@ -20,6 +20,7 @@ NAMES_BYTES_MAX = 4096
 COMMAND_WORDS = (b"set ", b"show ", b"reset ", b"explain route ")
 COMMAND_BYTES_MAX = 16384
 COMMAND = marks.COMMAND
+BEGINS = marks.BEGINS
 
 PRIMARY = marks.PRIMARY
 REPLICA = marks.REPLICA
@@ -138,7 +139,7 @@ class Surveyor(ClientEnd):
                     return SURVEY_MORE
                 self.surveyed = None
                 flow = self._flow_of(desk, kind, buffer, position, stop, end)
-                if flow is not None and flow.flags & OWN and self._is_own(desk, flow):
+                if flow is not None and flow.flags & OWN and self._is_own(desk, flow, self.found):
                     if position == start:
                         self.surveyed = self.found
                         return SURVEY_OWN
@@ -233,7 +234,9 @@ class Surveyor(ClientEnd):
                 statement = Statement(text, types, flow, b"")
                 if flow.flags & OWN:
                     statement = desk.statements.make(text, types, flow)
-                elif not self._locate_constants(desk, statement, buffer, name_end + 1, text_end):
+                if (not flow.flags & OWN or flow.flags & BEGINS) and not self._locate_constants(
+                    desk, statement, buffer, name_end + 1, text_end
+                ):
                     return flow
             elif len(name) == 0 or (name not in self.planned and self._statement(name) is None):
                 self.surveyed = statement
@@ -251,7 +254,7 @@ class Surveyor(ClientEnd):
         self.found = named
         return None if named is None else named.flow
 
-    def _is_own(self, desk: Desk, flow: Flow) -> bool:
+    def _is_own(self, desk: Desk, flow: Flow, statement: Statement | None) -> bool:
         raise NotImplementedError
 
     def _place_bind(self, desk: Desk, statement: Statement, buffer: bytearray, start: int, stop: int) -> bool:

@@ -37,13 +37,15 @@ class Placement:
                 return Reach(mark=marks.ANYWHERE, reason=keys.reason)
             case Verdict.NOWHERE:
                 return Reach(mark=marks.NOWHERE, reason=keys.reason)
+            case Verdict.UNREAD:
+                return Reach(mark=marks.UNREAD, reason=keys.reason)
             case Verdict.KEYED:
                 return self._keyed(keys, places)
 
     def _keyed(self, keys: Keys, places: dict[int, int]) -> Reach:
         selector = selector_of(self._table, keys.terms, places)
         if selector is None:
-            return Reach(mark=marks.NOWHERE, reason="its key is written as no key can be read")
+            return Reach(mark=marks.UNREAD, reason="its key is written as no key can be read")
         return Reach(mark=marks.KEYED, reason=keys.reason, selector=selector)
 
 

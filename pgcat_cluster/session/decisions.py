@@ -52,13 +52,22 @@ UNKNOWN = Flow(
     refusal="it is not understood",
 )
 
+# Not even read: it may hold keys.
+UNREAD = Flow(
+    UNKNOWN.role, UNKNOWN.flags, UNKNOWN.reason, UNKNOWN.parameters, reach=marks.UNREAD, refusal=UNKNOWN.refusal
+)
+# However the rest is read, these words are these.
+_ENDING = re.compile(rb"\s*(?:commit|rollback|end|abort)(?:\s+(?:work|transaction))?\s*;?\s*", re.IGNORECASE)
+
 # The node itself answers; what, is found in the text at each execution.
 COMMAND = Flow(marks.PRIMARY, marks.CALLS | marks.COMMAND, "answered by the node")
 
 
-# What only sets a transaction up, alone in its string, and how it is answered.
+# What only sets a transaction up, alone in its string, and how it is answered. How the statements behind it are to be
+# read it must not change.
 _JOINS = re.compile(
-    rb"(savepoint|release|set local|set transaction|set constraints|rollback (?:work |transaction )?to)"
+    rb"(savepoint|release|set transaction|set constraints|rollback (?:work |transaction )?to"
+    rb"|set local(?![^;]*(?:encoding|names|conforming)))"
     rb" [^;]*\Z",
     re.DOTALL,
 )
@@ -137,7 +146,9 @@ def _decided(
     if shape is None:
         # Where a backslash or a byte may mean more than it seems, nothing is taken for ours.
         is_plain = has_shapes or (text.isascii() and b"\\" not in text)
-        return Decision(flow=COMMAND if is_plain and is_ours(said) else UNKNOWN)
+        if is_plain and is_ours(said):
+            return Decision(flow=COMMAND)
+        return Decision(flow=UNKNOWN if _ENDING.fullmatch(text) else UNREAD)
     words = render(shape)
     if is_ours(words):
         return Decision(flow=COMMAND, is_lasting=True)

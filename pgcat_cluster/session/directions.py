@@ -1,8 +1,8 @@
 """Finds the shard of a statement where the data plane needs help, and the words for one that has none.
 
-Who decides, in this order: a comment of the statement itself; its keys; the transaction or the server that the
-session is bound to; SET SHARD or SET SHARDING KEY; for statements without a table of one shard, any; and what the
-pool says of all others, which is to refuse them unless it names a default shard.
+Who decides, in this order: a comment of the statement itself; its keys; its transaction, unless it has keys that can
+not be read; SET SHARD or SET SHARDING KEY; for statements without a table of one shard, the server that the session is
+bound to, or any; and what the pool says of all others, which is to refuse them unless it names a default shard.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from pgcat_cluster.relay.flows import Flow, FlowTable
 from pgcat_cluster.relay.shapes import Scanner, render
 from pgcat_cluster.routing.placement import placement_of
 from pgcat_cluster.routing.serving import candidates
-from pgcat_cluster.session.decisions import UNKNOWN, Decision, decide
+from pgcat_cluster.session.decisions import UNKNOWN, UNREAD, Decision, decide
 from pgcat_cluster.session.locating import hinted, may_default, why_nowhere
 from pgcat_cluster.session.plugins import PoolPlugins
 from pgcat_cluster.session.replies import CommandAnswer
@@ -151,7 +151,7 @@ def explain(statement: str, given: Circumstances) -> Explanation:
     is_long = len(text) > given.statement_bytes_max
     shape = Scanner().scan(text, 0, len(text)) if given.has_shapes and not is_long else None
     if is_long:
-        decision = Decision(flow=UNKNOWN)
+        decision = Decision(flow=UNREAD)
     else:
         decision = decide(
             bytes(text),
@@ -212,7 +212,7 @@ def _readable(shape: bytes) -> str:
 
 def _doubt(flow: Flow, shape: bytes | None, given: Circumstances, *, is_long: bool) -> str:
     """Why the statement was not understood, if it was not."""
-    if flow is not UNKNOWN:
+    if flow not in (UNKNOWN, UNREAD):
         return ""
     if is_long:
         why = f"longer than statement_bytes_max, {given.statement_bytes_max}"

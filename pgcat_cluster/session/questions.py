@@ -8,6 +8,7 @@ from pgcat_cluster.relay.server import Server
 from pgcat_cluster.wire import messages
 
 _ROW = 0x44
+_ERROR = 0x45
 
 Rows = list[list[bytes | None]]
 
@@ -23,7 +24,7 @@ class Question:
     def take(self, kind: int, body: bytes) -> None:
         if kind == _ROW:
             self._rows.append(messages.parse_data_row(body))
-        else:
+        elif kind == _ERROR:
             self._error = body
 
     def done(self, server: Server) -> None:

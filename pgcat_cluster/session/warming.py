@@ -11,7 +11,7 @@ from pgcat_cluster.wire import messages
 
 # How long the queries of the prewarmer may keep a new link from its clients.
 PREWARM_S = 5.0
-_ROW = 0x44
+_ERROR = 0x45
 
 # Gets the pool, the query and the reason.
 Failed = Callable[[Pool, str, str], None]
@@ -42,7 +42,7 @@ class _Warming:
         self._error: bytes | None = None
 
     def take(self, kind: int, body: bytes) -> None:
-        if kind != _ROW:
+        if kind == _ERROR:
             self._error = body
 
     def done(self, server: Server) -> None:

@@ -77,6 +77,10 @@ class KeyRules:
         object.__setattr__(self, "_by_table", by_table)
         object.__setattr__(self, "_default", _sharded(_folded(self.key)) if self.key else None)
 
+    @property
+    def is_empty(self) -> bool:
+        return not self._by_name and self._default is None
+
     def placement(self, schema: str, table: str) -> Placement:
         """Where the rows of a table of a statement are; no schema: ""."""
         if schema.startswith("pg_temp"):

@@ -11,7 +11,7 @@ from . import grammar
 from .builtin_functions import VOLATILITY
 from .functions import FUNCTIONS, SET_CONFIG
 from .key_rules import KeyRules, Kind
-from .levels import Refusal
+from .levels import Refusal, Unread
 from .queries import Queries
 from .statement import Effect
 from .terms import Term, Terms
@@ -28,6 +28,9 @@ class Verdict(enum.Enum):
     KEYED = "on the shard of its keys"
     """One shard knows its answer if all its terms lead there."""
     NOWHERE = "on no shard that could be told"
+    """Or on all; in a transaction it does what it does on the shard of that."""
+    UNREAD = "on no shard that could be told, nor on that of a transaction"
+    """It has keys, or writes rows, that may be another shard's or every shard's: one would miss or misplace them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,9 +49,9 @@ class Keys:
 def find_keys(statement: str, rules: KeyRules) -> Keys:
     """Judges a statement string, or the rendered text of a shape: no constant's value has a say."""
     if not grammar.AVAILABLE:
-        return _nowhere("not understood: PostgreSQL's grammar is not installed")
+        return _unread("not understood: PostgreSQL's grammar is not installed")
     if not grammar.fits(statement):
-        return _nowhere("not understood: too long, or not text")
+        return _unread("not understood: too long, or not text")
     statements = grammar.parse(statement)
     if statements is None:
         return _nowhere("not understood: does not parse")
@@ -71,6 +74,8 @@ def find_keys(statement: str, rules: KeyRules) -> Keys:
         try:
             _judge(*only(root), queries)
             _weigh(tree, is_keyed=bool(queries.terms))
+        except Unread as refusal:
+            return _unread(str(refusal))
         except Refusal as refusal:
             return _nowhere(str(refusal))
         terms.update(queries.terms)
@@ -84,6 +89,10 @@ def _nowhere(reason: str) -> Keys:
     return Keys(verdict=Verdict.NOWHERE, reason=reason)
 
 
+def _unread(reason: str) -> Keys:
+    return Keys(verdict=Verdict.UNREAD, reason=reason)
+
+
 def _judge(kind: str, body: Node, queries: Queries) -> None:
     """Adds the terms of one statement; Refusal if nobody can tell its shard."""
     if kind in _QUERIES:
@@ -93,7 +102,8 @@ def _judge(kind: str, body: Node, queries: Queries) -> None:
     elif kind in _SPECIAL:
         _SPECIAL[kind](body, queries)
     elif kind not in _NEUTRAL:
-        raise Refusal(_REASONS.get(kind, "concerns every shard"))
+        refusal = Unread if kind == "ExecuteStmt" and not queries.rules.is_empty else Refusal
+        raise refusal(_REASONS.get(kind, "concerns every shard"))
 
 
 def _weigh(tree: Iterable[tuple[str, Node]], *, is_keyed: bool) -> None:
@@ -130,7 +140,7 @@ def _copy(body: Node, queries: Queries) -> None:
         return
     placement = queries.placement(child(body, "relation"))
     if body.get("is_from"):
-        raise Refusal("copies rows in, and each may belong to another shard")
+        raise Unread("copies rows in, and each may belong to another shard")
     if placement.kind is Kind.SHARDED:
         raise Refusal("copies a whole table, which is on every shard")
 

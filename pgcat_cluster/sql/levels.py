@@ -12,13 +12,17 @@ from .key_rules import Kind, Placement
 from .outputs import Output
 from .scopes import NOTHING, Column, Piece, Relation, Scope, joined
 from .terms import Pin, Term, Terms
-from .tree import Node, child, names, nodes, only, text
+from .tree import Node, child, children, names, nodes, only, spelled, text
 
 Ctes = Mapping[str, Output]
 
 
 class Refusal(Exception):
     """Nobody can tell which shard knows the answer; the text says why."""
+
+
+class Unread(Refusal):
+    """Nor may it run on the shard of a transaction, which may not be that of its keys or of the rows it writes."""
 
 
 class Pass(Protocol):
@@ -53,6 +57,7 @@ class Level:
         """Joins looked at so far that are LEFT or RIGHT: the keys on their nullable side, and what ON says."""
         self._places: list[tuple[Scope, Tree]] = []
         """Expressions that may hold queries, with what names mean in them."""
+        self._conditions: list[Node] = []
         self._answered: dict[int, Output] = {}
         """Queries that were looked at to bind others, by identity of their node."""
 
@@ -144,6 +149,7 @@ class Level:
             facts += [fact for one, other in equated for fact in (Fact(one, other), Fact(other, one))]
         if "quals" in body:
             scope = Scope(piece, self._outer)
+            self._conditions.append(child(body, "quals"))
             facts += Conditions(self._queries.values, scope).facts(child(body, "quals"))
             self._places.append((scope, body["quals"]))
         self._note(facts, bound)
@@ -161,6 +167,7 @@ class Level:
 
     def condition(self, condition: Node, scope: Scope, bound: Iterable[Column]) -> None:
         """A condition that every row meets, as far as these columns go: WHERE binds every table of the level."""
+        self._conditions.append(condition)
         self._note(Conditions(self._queries.values, scope).facts(condition), bound)
 
     def _note(self, facts: Iterable[Fact], bound: Iterable[Column]) -> None:
@@ -206,7 +213,9 @@ class Level:
         for key in self._keys:
             if key.pin is None:
                 remark = f" ({key.remark})" if key.remark else ""
-                raise Refusal(f"the key of {key.owner}, {key.name}, is not bound to a value{remark}")
+                is_named = remark or any(_weighs(condition, key.name) for condition in self._conditions)
+                kind = Unread if is_named else Refusal
+                raise kind(f"the key of {key.owner}, {key.name}, is not bound to a value{remark}")
             self._queries.terms.update(dict.fromkeys(key.pin.terms))
             self._queries.keys.setdefault(f"{key.owner}.{key.name}")
         places, self._places = self._places, []
@@ -214,6 +223,24 @@ class Level:
             for kind, body in nodes(place, into_queries=False):
                 if kind == "SelectStmt" and id(body) not in self._answered:
                     self._queries.statement(kind, body, scope, self._ctes)
+
+
+def _weighs(condition: Node, name: str) -> bool:
+    """Whether a condition says something of a column, other than that it equals another column."""
+    mentions = 0
+    for kind, body in nodes(condition):
+        if kind == "ColumnRef":
+            mentions += _is_named(body, name)
+        elif kind == "A_Expr" and names(body, "name") == ["="]:
+            sides = [child(child(body, side), "ColumnRef") for side in ("lexpr", "rexpr")]
+            if all(sides):
+                mentions -= sum(_is_named(side, name) for side in sides)
+    return mentions > 0
+
+
+def _is_named(reference: Node, name: str) -> bool:
+    fields = children(reference, "fields")
+    return bool(fields) and spelled(fields[-1:]) == [name]
 
 
 def display(relation: Node) -> str:

@@ -16,7 +16,7 @@ from dataclasses import replace
 
 from . import outputs
 from .key_rules import KeyRules, Kind, Placement
-from .levels import Ctes, Level, Refusal, display
+from .levels import Ctes, Level, Refusal, Unread, display
 from .outputs import Output
 from .scopes import NOTHING, Column, Piece, Relation, Scope
 from .terms import Pin, Term, Terms
@@ -64,7 +64,7 @@ class Queries:
         """Something that stands inside something else."""
         self._levels += 1
         if self._depth >= DEPTH_MAX or self._levels > LEVELS_MAX:
-            raise Refusal("too many queries in one another")
+            raise Unread("too many queries in one another")
         self._depth += 1
         try:
             yield
@@ -169,11 +169,11 @@ class Queries:
         columns = [text(child(column, "ResTarget"), "name") for column in children(body, "cols")]
         table = display(relation)
         if not source:
-            raise Refusal(f"the key of {table}, {placement.column}, is left to its default")
+            raise Unread(f"the key of {table}, {placement.column}, is left to its default")
         if not columns:
-            raise Refusal(f"insert into {table} without a list of columns: name the columns")
+            raise Unread(f"insert into {table} without a list of columns: name the columns")
         if placement.column not in columns:
-            raise Refusal(f"the key of {table}, {placement.column}, is not among the columns")
+            raise Unread(f"the key of {table}, {placement.column}, is not among the columns")
         output = self.statement("SelectStmt", source, outer, ctes)
         piece = level.table(relation, placement)
         key = piece.keys[0]
@@ -189,7 +189,7 @@ class Queries:
     def _inserted(self, key: Column, pin: Pin | None) -> Pin:
         """What a key is given in new rows; Refusal if that is not certain. What is compared too is no new term."""
         if pin is None or pin.is_nullable:
-            raise Refusal(f"the key of {key.owner}, {key.name}, is given by no constant or parameter")
+            raise Unread(f"the key of {key.owner}, {key.name}, is given by no constant or parameter")
         return Pin(
             tuple(term if term in self.terms else replace(term, context="insert") for term in pin.terms)
         )
@@ -237,7 +237,7 @@ class Queries:
             columns = [text(child(column, "ResTarget"), "name") for column in targets]
             values = children(clause, "values")
             if placement.column not in columns or len(values) != len(columns):
-                raise Refusal(f"the key of {display(relation)}, {placement.column}, is not among the columns")
+                raise Unread(f"the key of {display(relation)}, {placement.column}, is not among the columns")
             value = values[columns.index(placement.column)]
             pin = outputs.pin_of(value, Scope(source, outer), self.values)
             self.terms.update(dict.fromkeys(self._inserted(target.keys[0], pin).terms))
@@ -248,7 +248,7 @@ class Queries:
         placement = self.placement(relation)
         match placement.kind:
             case Kind.REFERENCE:
-                raise Refusal(f"{display(relation)} is a reference table, and has to change on every shard")
+                raise Unread(f"{display(relation)} is a reference table, and has to change on every shard")
             case Kind.SYSTEM:
                 raise Refusal(
                     f"{display(relation)} belongs to the server, and would change on one shard alone"
@@ -296,7 +296,7 @@ def _values_of(column: str, targets: Iterable[Node]) -> list[Node]:
 
 def _change_of(key: Column, why: str = "") -> Refusal:
     moves = f"the row of {key.owner}, {key.name}, might have to move"
-    return Refusal(f"sharding key can not be updated: {moves}{why}")
+    return Unread(f"sharding key can not be updated: {moves}{why}")
 
 
 def _adds_nothing(pin: Pin | None, to: Pin) -> bool:

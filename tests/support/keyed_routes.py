@@ -67,7 +67,7 @@ def read_keyed_routes() -> list[KeyedRoute]:
 def described(text: str) -> str:
     """What the corpus says of a statement, if it is right."""
     keys = find_keys(text, rules())
-    if keys.verdict is Verdict.NOWHERE:
+    if keys.verdict in (Verdict.NOWHERE, Verdict.UNREAD):
         return f"refused: {keys.reason}"
     role = role_for(analyze(text), "replicas").role
     return f"{role}, {_shards(text, keys)}  # {keys.reason}"

@@ -759,5 +759,57 @@ def test_no_constants_value_has_a_say(text: str) -> None:
 def test_without_the_grammar_nothing_is_understood(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(grammar, "AVAILABLE", False)
     keys = find_keys("select 1", RULES)
-    assert (keys.verdict, keys.terms) == (Verdict.NOWHERE, ())
+    assert (keys.verdict, keys.terms) == (Verdict.UNREAD, ())
     assert keys.reason.startswith("not understood")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "select count(*) from orders",
+        "select customer_id from orders order by customer_id",
+        "select * from orders where total > 5",
+        "select * from orders o join items i on i.customer_id = o.customer_id where o.total = 5",
+        "update orders set total = 0",
+        "delete from orders",
+        "truncate orders",
+        "lock table orders",
+        "do $$ begin end $$",
+        "prepare one as select 1",
+        "copy orders to stdout",
+        "select pg_advisory_xact_lock(1)",
+    ],
+)
+def test_what_names_no_key_is_for_the_shard_of_its_transaction(text: str) -> None:
+    assert find_keys(text, RULES).verdict is Verdict.NOWHERE
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "insert into orders values (5)",
+        "insert into orders default values",
+        "insert into orders (total) values (5)",
+        "insert into orders (customer_id) values (2 + 3)",
+        "insert into orders (customer_id) select customer_id from countries",
+        "insert into countries (code) values ('de')",
+        "update countries set title = ''",
+        "update orders set total = 0 where customer_id = 2 + 3",
+        "update orders set total = 0 where customer_id > 5",
+        "delete from orders where not customer_id = 5",
+        "delete from orders where customer_id in (select code from countries)",
+        "select * from orders where customer_id is null",
+        "select * from orders where customer_id = any('{5}'::text::bigint[])",
+        "select * from orders o (k) where k = 5",
+        "select * from orders o join countries c on c.code = o.customer_id + 1",
+        "copy orders from stdin",
+        "execute one(5)",
+    ],
+)
+def test_where_keys_can_not_be_read_a_transaction_does_not_tell_the_shard(text: str) -> None:
+    assert find_keys(text, RULES).verdict is Verdict.UNREAD
+
+
+def test_without_rules_a_transaction_tells_the_shard() -> None:
+    for text in ("execute one(5)", "insert into orders values (5)", "copy orders from stdin"):
+        assert find_keys(text, KeyRules()).verdict is Verdict.NOWHERE
