@@ -54,7 +54,12 @@ UNKNOWN = Flow(
 
 # Not even read: it may hold keys.
 UNREAD = Flow(
-    UNKNOWN.role, UNKNOWN.flags, UNKNOWN.reason, UNKNOWN.parameters, reach=marks.UNREAD, refusal=UNKNOWN.refusal
+    UNKNOWN.role,
+    UNKNOWN.flags,
+    UNKNOWN.reason,
+    UNKNOWN.parameters,
+    reach=marks.UNREAD,
+    refusal=UNKNOWN.refusal,
 )
 # However the rest is read, these words are these.
 _ENDING = re.compile(rb"\s*(?:commit|rollback|end|abort)(?:\s+(?:work|transaction))?\s*;?\s*", re.IGNORECASE)

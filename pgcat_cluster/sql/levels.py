@@ -214,8 +214,8 @@ class Level:
             if key.pin is None:
                 remark = f" ({key.remark})" if key.remark else ""
                 is_named = remark or any(_weighs(condition, key.name) for condition in self._conditions)
-                kind = Unread if is_named else Refusal
-                raise kind(f"the key of {key.owner}, {key.name}, is not bound to a value{remark}")
+                why = f"the key of {key.owner}, {key.name}, is not bound to a value{remark}"
+                raise Unread(why) if is_named else Refusal(why)
             self._queries.terms.update(dict.fromkeys(key.pin.terms))
             self._queries.keys.setdefault(f"{key.owner}.{key.name}")
         places, self._places = self._places, []
