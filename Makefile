@@ -64,8 +64,8 @@ fmt: setup # Format the code and mend what can be mended.
 	@$(BIN)/ruff check --fix --exit-zero --quiet .
 	@$(BIN)/ruff format .
 
-map: setup # Print every module with its responsibility.
-	@$(BIN)/python -m tests.support.house
+map: # Print every module with its responsibility.
+	@$(PYTHON) -m tests.support.house
 
 clean: # Remove .venv and everything that was built.
 	@rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

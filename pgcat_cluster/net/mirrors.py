@@ -95,6 +95,7 @@ class Mirror:
             draw=random.random,
             wake=self._wake,
             number=_number,
+            warn=self._warn_later,
         )
         self.feeders = {lane: Feeder(self, lane) for lane in self.recorder.lanes}
         for client in account.clients:
@@ -112,6 +113,10 @@ class Mirror:
     def _wake(self, lane: Lane) -> None:
         # Later: the answer to the client goes first.
         self.mirrors.loop.call_soon(self.feeders[lane].feed)
+
+    def _warn_later(self, reason: str) -> None:
+        # Nothing of it may end a client's link.
+        self.mirrors.loop.call_soon(self.warn, reason)
 
     def close(self) -> None:
         self.is_closed = True

@@ -22,8 +22,9 @@ cdef class Placer(Preparer):
     cdef bint _goes_along(self, Flow flow) except? -1
     cdef bint _take_aim(self, Desk desk, Flow flow, Py_ssize_t shard) except? -1
     cdef bint _hear(self, Desk desk, bytearray buffer, Py_ssize_t start, Py_ssize_t stop) except? -1
-    @cython.locals(flow=Flow, selector=Selector)
     cdef bint _locate_constants(self, Desk desk, Statement statement, bytearray buffer, Py_ssize_t start, Py_ssize_t stop) except? -1
+    @cython.locals(flow=Flow, selector=Selector)
+    cdef _read_constants(self, Desk desk, Statement statement, bytearray buffer, Py_ssize_t start, Py_ssize_t stop)
     @cython.locals(server=ServerEnd, is_batch=bint)
     cdef Py_ssize_t _refuse(self, int kind, Py_ssize_t stop, Py_ssize_t end, Py_ssize_t position) except? -1
     @cython.locals(desk=Desk)

@@ -220,6 +220,14 @@ class Placer(Preparer):
                 return False
             statement.hint = self.hint
             statement.role_hint = self.role_hint
+        self._read_constants(desk, statement, buffer, start, stop)
+        return True
+
+    def _read_constants(
+        self, desk: Desk, statement: Statement, buffer: bytearray, start: int, stop: int
+    ) -> None:
+        """Find out once what the constants of a prepared text say of its shard."""
+        statement.shard = UNSAID
         flow = statement.flow
         if desk.shards > 1 and flow.reach == KEYED:
             selector = flow.selector
@@ -228,18 +236,14 @@ class Placer(Preparer):
                 desk.scanner.scan(buffer, start, stop)
                 # Statements are shared among clients of all encodings.
                 statement.shard = selector.by_constants(desk.scanner, buffer, False)
-        return True
 
     def decide_anew(self, statement: Statement) -> None:
-        """The rules have changed by which a prepared statement was decided."""
+        """The rules have changed by which a prepared statement was decided; its comments are not heard here."""
         desk = self.desk
         assert desk is not None
         text = bytearray(statement.text)
         statement.flow = self._decide(desk, text, 0, len(text))
-        statement.shard = UNSAID
-        # What its comments say was said before, so there is nothing to refuse.
-        self._locate_constants(desk, statement, text, 0, len(text))
-        self.refusal = b""
+        self._read_constants(desk, statement, text, 0, len(text))
 
     def _note(self, flow: Flow) -> None:
         """Remember what an execution may do to the session, besides its flags."""

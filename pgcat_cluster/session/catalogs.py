@@ -7,13 +7,9 @@ from collections.abc import Callable
 from functools import partial
 from weakref import WeakSet
 
-from pgcat_cluster.relay import marks
-from pgcat_cluster.relay.desk import Desk
-from pgcat_cluster.relay.flows import Flow, Statement
 from pgcat_cluster.relay.server import Server
 from pgcat_cluster.relay.stock import Pool
-from pgcat_cluster.session.account import Account, desk_of, source_of
-from pgcat_cluster.session.decisions import decide
+from pgcat_cluster.session.account import Account, source_of
 from pgcat_cluster.session.questions import Question, Rows
 from pgcat_cluster.sql.volatility import (
     CATALOG_QUERY,
@@ -164,31 +160,3 @@ def _text(value: bytes | None) -> str:
 def _place(pool: Pool) -> _Place:
     source = source_of(pool)
     return source.key.cluster, source.shard.database
-
-
-# What a catalog decides of a statement, beside where it goes and why.
-_JUDGED = marks.READS | marks.WRITES | marks.DOUBTS
-
-
-def judge_anew(account: Account) -> None:
-    """Forget what was decided, and decide again about what clients have prepared."""
-    desk = desk_of(account)
-    desk.forget()
-    seen: set[Flow] = set()
-    for client in account.clients:
-        held = (client.statements, client.overlay, client.planned)
-        statements = [statement for one in held for statement in one.values()]
-        for statement in (*statements, client.unnamed, client.surveyed):
-            if statement is not None and statement.is_kept and statement.flow not in seen:
-                seen.add(statement.flow)
-                _judge_anew(account, desk, statement)
-
-
-def _judge_anew(account: Account, desk: Desk, statement: Statement) -> None:
-    flow, text = statement.flow, statement.text
-    if not flow.flags & marks.BY_CATALOG:
-        return
-    shape = desk.scanner.scan(bytearray(text), 0, len(text))
-    fresh = decide(text, shape, account.settings, catalog=account.catalog).flow
-    flow.role, flow.reason = fresh.role, fresh.reason
-    flow.flags = flow.flags & ~_JUDGED | fresh.flags & _JUDGED

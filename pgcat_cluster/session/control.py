@@ -7,6 +7,7 @@ an argument of the constructor.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from pgcat_cluster.agreement.cancels import Answer, CancelKeys
 from pgcat_cluster.errors import Canceled, ProtocolViolation, TransactionAborted
@@ -27,10 +28,10 @@ from pgcat_cluster.session.account import (
     visitor_of,
 )
 from pgcat_cluster.session.answers import answer, foretold
-from pgcat_cluster.session.catalogs import Catalogs, judge_anew
+from pgcat_cluster.session.catalogs import Catalogs
 from pgcat_cluster.session.consistency import Consistency
 from pgcat_cluster.session.effects import Effects
-from pgcat_cluster.session.judging import judge, move_to_primary
+from pgcat_cluster.session.judging import decide_anew, judge, move_to_primary
 from pgcat_cluster.session.parameters import Catalogue, has_shapes, is_utf8
 from pgcat_cluster.session.reception import Reception
 from pgcat_cluster.session.refusals import count, dismiss, refuse, turn_away
@@ -51,7 +52,7 @@ class Control:
         self.catalogue = Catalogue()
         self.supply = Supply(effects, clock, self.catalogue.none)
         self.consistency = Consistency(clock=clock, call_later=effects.call_later, grow=self.supply.grow_for)
-        self.catalogs = Catalogs(clock, judge_anew)
+        self.catalogs = Catalogs(clock, partial(decide_anew, marked=marks.BY_CATALOG))
         self.reception = Reception(self.catalogue, keys)
         self.settling = Settling(self.catalogue, self.consistency, self.catalogs, self.reception.greet)
         self.upkeep = Upkeep(clock, self.supply, self.consistency, self.catalogs)

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+from pgcat_cluster.errors import Fault
 from pgcat_cluster.relay import marks
 from pgcat_cluster.relay.client import Client
-from pgcat_cluster.relay.flows import Flow
+from pgcat_cluster.relay.flows import Flow, Statement
 from pgcat_cluster.session.account import Account, account_of, desk_of
+from pgcat_cluster.session.answers import ground_of
 from pgcat_cluster.session.decisions import UNKNOWN, decide
+from pgcat_cluster.session.locating import hinted
+from pgcat_cluster.session.wishes import role_mark
 
 
 def judge(client: Client, text: bytes, shape: bytes | None) -> Flow:
@@ -41,10 +47,36 @@ def move_to_primary(flow: Flow) -> None:
         flow.reason = "a standby refused it"
 
 
-def decide_anew(account: Account) -> None:
-    """The rules have changed: nothing that was decided by the old ones holds, prepared statements included."""
-    desk_of(account).forget()
+def decide_anew(account: Account, marked: int = 0) -> None:
+    """What statements were decided by has changed: nothing is remembered, prepared statements are decided again.
+
+    Only those whose flows have these marks, if there are any; without marks all that settings say.
+    """
+    desk = desk_of(account)
+    desk.forget()
+    done: set[Statement] = set()
     for client in account.clients:
-        for statement in {*client.statements.values(), client.unnamed}:
-            if statement is not None and statement.is_kept:
+        for statement in _held(client):
+            if statement not in done and statement.flow.flags & marked == marked:
+                done.add(statement)
                 client.decide_anew(statement)
+                if not desk.is_session_mode:
+                    _hear_anew(account, statement)
+
+
+def _held(client: Client) -> Iterator[Statement]:
+    """All of which a client has the text: what it has prepared, and what it prepares in the batch in progress."""
+    named = (*client.statements.values(), *client.overlay.values(), *client.planned.values())
+    for statement in (*named, client.unnamed, client.surveyed):
+        if statement is not None and statement.is_kept and statement.text:
+            yield statement
+
+
+def _hear_anew(account: Account, statement: Statement) -> None:
+    """What its comments say; what would be nonsense now was said before."""
+    try:
+        wishes = hinted(account.settings, statement.text, ground_of(account))
+    except Fault:
+        return
+    statement.hint = -1 if wishes.shard is None else wishes.shard
+    statement.role_hint = role_mark(wishes)

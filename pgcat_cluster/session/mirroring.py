@@ -12,7 +12,7 @@ from __future__ import annotations
 import enum
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Concatenate, NamedTuple, ParamSpec
 
 from pgcat_cluster.relay import marks
 from pgcat_cluster.relay.client import Client
@@ -39,8 +39,8 @@ SQLSTATES_MAX = 100
 class Counts:
     """What became of transactions that were chosen for the mirror.
 
-    `dropped` did not fit into the queue, `left_out` can not be copied, `failed` were lost with their link. `errors`
-    are those that the mirror answered.
+    `dropped` did not fit into the queue, `left_out` can not be copied, `failed` were lost with their link or by a
+    fault of the recorder. `errors` are those that the mirror answered.
     """
 
     __slots__ = ("dropped", "errors", "failed", "left_out", "mirrored", "statements")
@@ -175,9 +175,25 @@ class Lane:
         self.state = LaneState.RESTS
 
 
+_Rest = ParamSpec("_Rest")
+_Told = Callable[Concatenate["Recorder", Client, _Rest], None]
+
+
+def _harmless(told: _Told[_Rest]) -> _Told[_Rest]:
+    """What goes wrong here costs a copy, and never the client's link."""
+
+    def guarded(recorder: Recorder, client: Client, /, *rest: _Rest.args, **named: _Rest.kwargs) -> None:
+        try:
+            told(recorder, client, *rest, **named)
+        except Exception as error:
+            recorder.fail(client, type(error).__name__)
+
+    return guarded
+
+
 class Recorder:
     """The mirror of one desk: `relay.desk.Mirror`. `draw` gives a number from 0 to 1, `wake` is called with a lane
-    that has got something to send; `number` tells clients apart.
+    that has got something to send; `number` tells clients apart; `warn` is called with faults of our own.
     """
 
     def __init__(
@@ -190,6 +206,7 @@ class Recorder:
         draw: Callable[[], float],
         wake: Callable[[Lane], None],
         number: Callable[[Client], int],
+        warn: Callable[[str], None],
     ) -> None:
         self.counts = Counts()
         self.held_bytes = 0
@@ -200,6 +217,7 @@ class Recorder:
         self._draw = draw
         self._wake = wake
         self._number = number
+        self._warn = warn
         # None: this transaction was not chosen.
         self._tapes: dict[Client, Tape | None] = {}
 
@@ -209,6 +227,7 @@ class Recorder:
 
     # -- what the relay tells ------------------------------------------------------------------------------
 
+    @_harmless
     def sent(self, client: Client, statement: Statement | None, data: bytes) -> None:
         tape = self._tape(client)
         if tape is None or tape.is_spoiled:
@@ -226,20 +245,23 @@ class Recorder:
             self._spoil(tape)
             self.counts.dropped += 1
 
+    @_harmless
     def left_out(self, client: Client) -> None:
         tape = self._tape(client)
         if tape is not None and not tape.is_spoiled:
             self._spoil(tape)
             self.counts.left_out += 1
 
+    @_harmless
     def again(self, client: Client) -> None:
         tape = self._tapes.get(client)
         if tape is not None and not tape.is_spoiled:
             self.held_bytes -= len(tape.data)
             self._tapes[client] = Tape(tape.parameters)
-            self.held_bytes += UNIT_BYTES
 
+    @_harmless
     def over(self, client: Client) -> None:
+        lane = self.lanes[self._number(client) % len(self.lanes)]
         tape = self._tapes.pop(client, None)
         if tape is None or tape.is_spoiled:
             return
@@ -248,18 +270,26 @@ class Recorder:
             # copied would never be answered.
             self._spoil(tape)
             self.counts.left_out += 1
-            return
-        if tape.statements == 0:
+        elif tape.statements == 0:
             self._spoil(tape)
-            return
-        lane = self.lanes[self._number(client) % len(self.lanes)]
-        lane.waiting.append(Unit(tape, is_dirty=bool(client.flags & _DIRTIES)))
-        self._wake(lane)
+        else:
+            lane.waiting.append(Unit(tape, is_dirty=bool(client.flags & _DIRTIES)))
+            self._wake(lane)
 
+    @_harmless
     def gone(self, client: Client) -> None:
         tape = self._tapes.pop(client, None)
         if tape is not None and not tape.is_spoiled:
             self._spoil(tape)
+
+    def fail(self, client: Client, reason: str) -> None:
+        """A fault of our own: what is in progress is not copied."""
+        tape = self._tapes.get(client)
+        if tape is not None and not tape.is_spoiled:
+            self._spoil(tape)
+        self.counts.failed += 1
+        self.last_error = f"fault of the recorder: {reason}"
+        self._warn(self.last_error)
 
     # -- tapes ---------------------------------------------------------------------------------------------
 
@@ -268,9 +298,9 @@ class Recorder:
         if client not in self._tapes:
             parameters = client.parameters
             assert isinstance(parameters, Parameters)
-            is_chosen = self._draw() < self._share
-            self._tapes[client] = Tape(parameters) if is_chosen else None
-            if is_chosen:
+            self._tapes[client] = None
+            if self._draw() < self._share:
+                self._tapes[client] = Tape(parameters)
                 self.held_bytes += UNIT_BYTES
         return self._tapes[client]
 

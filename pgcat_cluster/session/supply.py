@@ -10,6 +10,7 @@ from pgcat_cluster.relay import marks
 from pgcat_cluster.relay.client import Client
 from pgcat_cluster.relay.server import Server
 from pgcat_cluster.relay.stock import Pool, Target
+from pgcat_cluster.routing.serving import candidates
 from pgcat_cluster.session.account import Account, Backend, ShardPlace, desk_of, source_of
 from pgcat_cluster.session.effects import Effects
 from pgcat_cluster.session.parameters import Parameters
@@ -33,27 +34,16 @@ class Supply:
 
     def place(self, account: Account, shard: ShardPlace) -> None:
         """The view of a shard or the settings changed: which of its pools serve which role."""
-        view, settings, pools = shard.view, account.settings, shard.pools
-        primary = pools.get(view.primary) if view.primary is not None else None
-        writers = [] if primary is None else [primary]
-        standbys = [pools[server.key] for server in view.readable if server.key in pools]
-        if not standbys and shard.on_all_bad == "any":
-            standbys = [pools[server.key] for server in view.replicas if server.key in pools]
-        everybody = standbys + [pool for pool in writers if pool not in standbys]
-        readers = standbys
-        if settings.reads == "primary":
-            readers = writers
-        elif settings.reads_on_primary == "always" or (
-            settings.reads_on_primary == "when_no_replica" and not standbys and shard.on_all_bad != "fail"
-        ):
-            readers = everybody
-        for pool in pools.values():
-            pool.leads = pool is primary
-        for target, served in zip(
-            _targets(account, shard), (writers, readers, everybody, standbys), strict=True
-        ):
+        pools = shard.pools
+        for key, pool in pools.items():
+            pool.leads = key == shard.view.primary
+        for target in _targets(account, shard):
+            asked = candidates(shard.view, target.role, account.settings, shard.on_all_bad)
+            served = [pools[one.server.key] for one in asked if one.is_eligible and one.server.key in pools]
+            # The primary is the last resort among equals.
+            served.sort(key=lambda pool: pool.leads)
             if target.pools != served or target.weight != sum(pool.weight for pool in served):
-                target.serve_by(list(served))
+                target.serve_by(served)
             self.serve(account, target)
 
     def serve(self, account: Account, target: Target) -> None:

@@ -83,6 +83,21 @@ def test_a_change_judges_all_anew(scene: Asked) -> None:
     assert (statement.flow.role, statement.flow.reason) == (0, "calls a volatile function f()")
 
 
+def test_a_batch_whose_text_is_not_kept_judges_nothing(scene: Asked) -> None:
+    scene.tell(f=False)
+    for number in range(3):
+        scene.send("c1", m.parse("", f"select f({number})") + m.bind("", "") + m.execute("") + m.sync())
+        scene.send("r1.1", m.parse_complete() + m.bind_complete() + ANSWER)
+    unnamed = scene.clients["c1"].unnamed
+    assert unnamed is not None
+    assert unnamed.flow.role == 1
+    scene.wait(CATALOG_AGE_S + 1)
+    scene.tell(f=True)
+    unnamed = scene.clients["c1"].unnamed
+    assert unnamed is not None
+    assert (unnamed.flow.role, unnamed.flow.reason) == (0, "calls a volatile function f()")
+
+
 def test_who_defines_waits_until_it_is_known(scene: Asked) -> None:
     scene.tell(f=True)
     scene.call("p1.1")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pgcat_cluster.relay.flows import Flow, Statement
-from pgcat_cluster.session.mirroring import Lane, LaneState, Recorder
+from pgcat_cluster.session.mirroring import UNIT_BYTES, Lane, LaneState, Recorder
 from pgcat_cluster.session.parameters import Parameters
 from pgcat_cluster.wire import messages as m
 from pgcat_cluster.wire.trace import format_frame
@@ -29,6 +29,7 @@ class Copied(Scene):
         super().__init__(**options)
         self.draws = iter([0.0] * 1000)
         self.woken: list[Lane] = []
+        self.warnings: list[str] = []
         self.recorder = self.desk.mirror = Recorder(
             share=share,
             queue_bytes_max=queue_bytes_max,
@@ -37,6 +38,7 @@ class Copied(Scene):
             draw=lambda: next(self.draws),
             wake=self.woken.append,
             number=lambda client: list(self.clients.values()).index(client),
+            warn=self.warnings.append,
         )
         self.bring("p1")
         self.bring("r1")
@@ -123,6 +125,30 @@ def test_what_is_repeated_elsewhere_is_copied_once(scene: Copied) -> None:
     scene.send("r1.1", m.frame(b"E", b"SERROR\0VERROR\0C25006\0Mread-only\0\0") + m.ready_for_query(b"I"))
     scene.send("p1.1", ANSWER)
     assert scene.units() == [['Query "select 1"']]
+    assert scene.recorder.held_bytes == UNIT_BYTES + len(m.query("select 1"))
+
+
+@pytest.mark.parametrize("part", ["_draw", "_number", "_wake"])
+def test_a_fault_here_costs_copies_and_no_client(
+    scene: Copied, part: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = scene.meet("c1")
+
+    def failing(*_: object) -> float:
+        raise ValueError("a secret")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(scene.recorder, part, failing)
+        for _ in range(2):
+            scene.ask("c1", "p1.1", m.query("insert into t values (1)"))
+            assert scene.ends["c1"].take() == ANSWER
+    assert not client.closed
+    assert scene.recorder.counts.failed >= 2
+    assert set(scene.warnings) == {"fault of the recorder: ValueError"}
+    scene.ask("c1", "p1.1", m.query("commit"))
+    scene.recorder.lanes[0].waiting.clear()
+    scene.ask("c1", "p1.1", m.query("insert into t values (2)"))
+    assert scene.units() == [['Query "insert into t values (2)"']]
 
 
 def test_sampling_is_by_transaction() -> None:
