@@ -9,10 +9,13 @@ from click.testing import CliRunner, Result
 
 from pgcat_cluster.agreement.schemas import schemas
 from pgcat_cluster.cli.config import config
+from pgcat_cluster.cli.explain import explain
 from pgcat_cluster.topology.model import build
 from pgcat_cluster.topology.reading import parse
 
-EXAMPLE = Path(__file__).parents[3] / "deploy" / "pgcat.example.toml"
+DEPLOY = Path(__file__).parents[3] / "deploy"
+EXAMPLE = DEPLOY / "pgcat.example.toml"
+SHARDED_EXAMPLE = DEPLOY / "sharded.example.toml"
 VERIFIER = (
     "SCRAM-SHA-256$4096:c2FsdHNhbHRzYWx0c2E=$/MOkWxRkE1K5+q7zFEs4Ee2JNvRFtJSQeKM3Cs8tXCM="
     ":AlgwsxxgVlkv4OCPiHTrW3QvJmwNCyfMBqOKkEDbVbk="
@@ -26,8 +29,12 @@ def run(*arguments: str | Path) -> Result:
 @pytest.fixture
 def example(tmp_path: Path) -> Path:
     """The example as its reader would set it up."""
+    return set_up(EXAMPLE, tmp_path)
+
+
+def set_up(example: Path, tmp_path: Path) -> Path:
     file = tmp_path / "pgcat.toml"
-    file.write_text(EXAMPLE.read_text(encoding="utf-8"), encoding="utf-8")
+    file.write_text(example.read_text(encoding="utf-8"), encoding="utf-8")
     (tmp_path / "secrets").mkdir()
     for name in ("app", "report", "admin", "probe"):
         secret = tmp_path / "secrets" / f"{name}.secret"
@@ -39,6 +46,32 @@ def example(tmp_path: Path) -> Path:
 def test_a_valid_file(example: Path) -> None:
     result = run("check", example)
     assert result.output == f"{example}: valid: 2 pools, 3 users, 1 cluster, 3 servers\n"
+    assert result.exit_code == 0
+
+
+def test_a_valid_file_of_sharded_pools(tmp_path: Path) -> None:
+    file = set_up(SHARDED_EXAMPLE, tmp_path)
+    result = run("check", file)
+    assert result.output == f"{file}: valid: 3 pools, 2 users, 4 clusters, 8 servers, 3 shard maps\n"
+    assert result.exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("database", "statement", "route"),
+    [
+        ("shop", "select * from orders where customer_id = 7", "shard 7, replica"),
+        ("shop", "delete from Customers where id = 7", "shard 7, primary"),
+        ("shop", "select * from audit.entries where customer = 7", "shard 7, replica"),
+        ("shop", "select * from countries", "shard any, replica"),
+        ("countries", "select * from city where country = 'jp'", "shard 1, replica"),
+        ("events", "select * from event where at = '2025-12-31 23:59:59Z'", "shard 0, replica"),
+        ("events", "/* sharding_key: 2026-01-01 00:00:00+00 */ delete from event", "shard 1, primary"),
+    ],
+)
+def test_the_sharded_pools_do_what_their_comments_say(database: str, statement: str, route: str) -> None:
+    asked = ["--config", str(SHARDED_EXAMPLE), "--database", database, statement]
+    result = CliRunner().invoke(explain, asked)
+    assert result.output.splitlines()[0] == f"Route: {route}"
     assert result.exit_code == 0
 
 
