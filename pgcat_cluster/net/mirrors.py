@@ -17,7 +17,7 @@ from pgcat_cluster.session.mirroring import Lane, Recorder
 from pgcat_cluster.session.parameters import Parameters
 from pgcat_cluster.session.wishes import for_servers
 from pgcat_cluster.telemetry.logs import RepeatLimit, get_logger, lifecycle
-from pgcat_cluster.topology.model import PoolKey, PoolSettings, Topology
+from pgcat_cluster.topology.model import PoolKey, PoolSettings, Shard, Topology
 from pgcat_cluster.wire import messages
 
 # An error that is longer is not looked at.
@@ -72,7 +72,7 @@ class Mirrors:
 
 
 class Mirror:
-    """One pool's mirror: its recorder, and a link for each lane."""
+    """One pool's mirror: its recorder, and a link for each lane. Shards have lanes, and a database, of their own."""
 
     def __init__(self, mirrors: Mirrors, account: Account) -> None:
         settings = account.settings
@@ -90,14 +90,17 @@ class Mirror:
         self.recorder = Recorder(
             share=self.options.share,
             queue_bytes_max=self.options.queue,
-            lanes=self.options.links,
+            lanes=self.options.links * len(settings.shards),
             fresh=fresh,
             draw=random.random,
             wake=self._wake,
-            number=_number,
+            number=self._lane_number,
             warn=self._warn_later,
         )
-        self.feeders = {lane: Feeder(self, lane) for lane in self.recorder.lanes}
+        self.feeders = {
+            lane: Feeder(self, lane, settings.shards[number // self.options.links])
+            for number, lane in enumerate(self.recorder.lanes)
+        }
         for client in account.clients:
             if client.server is not None:
                 self.recorder.pass_over(client)
@@ -109,6 +112,13 @@ class Mirror:
             getattr(self.settings, field) == getattr(settings, field)
             for field in ("mirror", "login", "parameters", "shards")
         )
+
+    def _lane_number(self, client: Client) -> int:
+        """A client keeps to one lane of each shard."""
+        visitor = client.detail
+        assert isinstance(visitor, Visitor)
+        links = self.options.links
+        return client.shard * links + visitor.number % links
 
     def _wake(self, lane: Lane) -> None:
         # Later: the answer to the client goes first.
@@ -143,9 +153,10 @@ class Mirror:
 class Feeder:
     """Keeps a link for one lane, as long as there is something to send."""
 
-    def __init__(self, mirror: Mirror, lane: Lane) -> None:
+    def __init__(self, mirror: Mirror, lane: Lane, shard: Shard) -> None:
         self.mirror = mirror
         self.lane = lane
+        self.shard = shard
         self.link: MirrorLink | None = None
         self.failures = 0
         self._opening: asyncio.Task[None] | None = None
@@ -179,7 +190,7 @@ class Feeder:
 
     async def _opened(self) -> OpenedServer:
         mirror, house = self.mirror, self.mirror.mirrors.house
-        settings, shard = mirror.settings, mirror.settings.shards[0]
+        settings, options, shard = mirror.settings, mirror.options, self.shard
         cluster, tls = house.topology.clusters.get(shard.cluster), house.tls.outgoing.get(shard.cluster)
         if cluster is None or tls is None:
             raise OpenFailed("the cluster was removed")
@@ -188,7 +199,7 @@ class Feeder:
             mirror.address,
             tls=tls,
             user=login.user,
-            database=mirror.options.database or shard.database,
+            database=options.databases.get(str(shard.number)) or options.database or shard.database,
             password=login.password.reveal() if login.password else mirror.account.scram_keys,
             parameters=for_servers(settings.parameters),
             timeout_s=cluster.connect_timeout_s,
@@ -278,9 +289,3 @@ class MirrorLink(Link):
         if not self.closed:
             self.close()
             self.feeder.lost(reason)
-
-
-def _number(client: Client) -> int:
-    visitor = client.detail
-    assert isinstance(visitor, Visitor)
-    return visitor.number

@@ -458,7 +458,8 @@ class Mirror(Document, frozen=True, kw_only=True):
     """A server that gets a copy of a share of the traffic, as whole transactions; its answers are thrown away.
 
     What waits for it takes `queue` at most, what does not fit is left out. Its login is that of the pool's user,
-    TLS as the cluster says. `database` unset: as on the pool's servers.
+    TLS as the cluster says. `database` unset: as on the pool's servers. Of a pool with shards, each goes to the one
+    that `databases` names, else to `database`, which may get all of them.
     """
 
     host: Host
@@ -466,6 +467,7 @@ class Mirror(Document, frozen=True, kw_only=True):
     share: Share = 1.0
     queue: Size = 8 << 20
     database: SqlName | None = None
+    databases: dict[ShardLabel, SqlName] = {}
     links: Annotated[int, Meta(ge=1, le=100)] = 2
 
 

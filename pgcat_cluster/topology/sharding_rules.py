@@ -178,10 +178,37 @@ def _shards_have_own_places(documents: Settings) -> Broken:
                 )
 
 
+def _mirrors_keep_shards_apart(documents: Settings) -> Broken:
+    """Unless they are told to put all into one database."""
+    for label, pool in documents.pools.items():
+        shards = {} if pool.shards is None else pool.shards.clusters
+        usual = pool.server_database or pool.database or label
+        own = {} if pool.shards is None else pool.shards.databases
+        mirrors = {("users", user): said.mirror for user, said in pool.users.items()} | {(): pool.mirror}
+        for path, mirror in mirrors.items():
+            if mirror is None:
+                continue
+            place = ("pools", label, *path, "mirror", "databases")
+            for shard in mirror.databases:
+                if shard not in shards:
+                    yield (
+                        (*place, shard),
+                        f"shard {shard} does not exist; there are: {', '.join(shards) or 'none'}",
+                    )
+            seen: dict[str, str] = {}
+            for shard in shards if mirror.database is None else ():
+                database = mirror.databases.get(shard, own.get(shard, usual))
+                if (other := seen.setdefault(database, shard)) != shard:
+                    yield (
+                        (*place, shard),
+                        f'shard {other} goes to database "{database}" already; name another, or one database for all',
+                    )
+
+
 RULES: Mapping[type[Document], tuple[Callable[[Any], Broken], ...]] = {
     settings.Pool: (_pool_lies_in_one_way, _statements_tell_the_shard, _default_shard_exists),
     settings.PoolShards: (_shards_are_numbered_without_gaps,),
     settings.PoolSharding: (_tables_are_sharded_or_not, _comments_are_found),
     settings.ShardMap: (_map_is_whole, _values_are_keys_once, _ranges_are_apart),
-    Settings: (_maps_fit_their_pools, _shards_have_own_places),
+    Settings: (_maps_fit_their_pools, _shards_have_own_places, _mirrors_keep_shards_apart),
 }

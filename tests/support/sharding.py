@@ -88,7 +88,7 @@ def many_shards(wire_stack: Stack) -> Iterator[ShardedNode]:
     """Four databases of one primary and two replicas; pools `sharded` (bigint), `by-text` and `by-uuid`."""
     for shard, database in enumerate(DATABASES):
         wire_stack.primary.query(f"create database {database} owner test")
-        _fill(wire_stack.primary, shard, database)
+        fill(wire_stack.primary, shard, database)
     clusters = wire_stack.clusters * SHARDS
     node = wire_stack.add_node(config=config(clusters, DATABASES))
     shards = ShardedNode(wire_stack, node, clusters, DATABASES)
@@ -104,7 +104,7 @@ def shard_clusters() -> Iterator[ShardedNode]:
         for shard, cluster in enumerate(stack.clusters):
             cluster.primary.query("alter role test set synchronous_commit = 'remote_apply'")
             cluster.primary.query("drop table data", database="test")
-            _fill(cluster.primary, shard, "test")
+            fill(cluster.primary, shard, "test")
         databases = ["test"] * SHARDS
         node = stack.add_node(config=config(stack.clusters, databases))
         shards = ShardedNode(stack, node, stack.clusters, databases)
@@ -145,7 +145,8 @@ users = {{ test = {{}} }}
     return "\n".join(parts)
 
 
-def _fill(primary: Postgres, shard: int, database: str) -> None:
+def fill(primary: Postgres, shard: int, database: str) -> None:
+    """Give a database the tables, and of the partitioned ones the part of one shard."""
     with psycopg.connect(primary.dsn("test", database), autocommit=True) as connection:
         connection.execute(SCHEMA.encode())
         for table in ("data", "texts", "uuids", "note"):
