@@ -192,6 +192,12 @@ class Account:
         self.greetings: dict[Parameters, dict[str, str]] = {}
         self.pins: Counter[str] = Counter()
         self.faults: Counter[str] = Counter()
+        # What the node answered itself, by command; what it refused for want of a shard, by reason; reads that found
+        # no server with what their client must see, by what became of them, and how long they waited.
+        self.commands: Counter[str] = Counter()
+        self.unplaced: Counter[str] = Counter()
+        self.behind: Counter[str] = Counter()
+        self.behind_s = 0.0
         self.is_removed = False
         # When links in use, and all of them, were last looked at; see `relay.links.Link.poke`.
         self.looked_at = 0.0

@@ -50,7 +50,9 @@ def answer(client: Client, flow: Flow, text: str) -> CommandAnswer:
     try:
         if client.status == _FAILED:
             raise TransactionAborted()
+        commands = visitor_of(client).account.commands
         if isinstance(flow.detail, CommandAnswer):
+            commands["intercept"] += flow.detail.fault is None
             return flow.detail
         command = recognise(text)
         if command is None:
@@ -58,6 +60,7 @@ def answer(client: Client, flow: Flow, text: str) -> CommandAnswer:
                 f"parameters named {PREFIX}* can only be set by SET",
                 detail="They are known here, and not on the server that runs the function.",
             )
+        commands[command.verb.value] += 1
         if command.verb is Verb.EXPLAIN:
             return _explain(client, command)
         if command.verb is Verb.SHOW:

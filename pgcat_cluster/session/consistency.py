@@ -182,20 +182,24 @@ class Consistency:
         if primary is not None and primary.replayed and primary.timeline > position.timeline:
             # All that is left of an earlier timeline lies before what the primary of the next one has written.
             position = client.positions[client.shard] = Position(primary.timeline, primary.replayed)
+        waited_s = self._clock() - client.wait_since
         if _target(desk, client).narrow(position) is not None:
+            _count(account, "current", waited_s)
             self._go(desk, client)
             return
         wait_s = account.settings.consistency_wait_s
-        waited_s = self._clock() - client.wait_since
         if position.lsn < NOWHERE.lsn and waited_s < wait_s:
             return
         if not _may_use_primary(account, shard, client):
+            _count(account, "failed", waited_s)
             detail = f"waited {waited_s:.3f} s for {position!r}; {_standing(_target(desk, client))}"
             refuse(client, ConsistencyTimeout(detail=detail, hint=_HINT))
         elif primary is not None and primary.timeline < position.timeline:
+            _count(account, "failed", waited_s)
             detail = f"the primary is on timeline {primary.timeline}, {position!r} was asked for"
             refuse(client, ConsistencyTimeout(detail=detail))
         else:
+            _count(account, "primary", waited_s)
             client.primary_only = client.fell_behind = True
             self._go(desk, client)
 
@@ -237,6 +241,11 @@ class Consistency:
         pool.asks = True
         if pool.opened == 0:
             self._grow(pool)
+
+
+def _count(account: Account, outcome: str, waited_s: float) -> None:
+    account.behind[outcome] += 1
+    account.behind_s += waited_s
 
 
 _HINT = "Raise consistency_wait, or let reads go to the primary (reads_on_primary)."

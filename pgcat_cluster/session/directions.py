@@ -14,7 +14,13 @@ from pgcat_cluster.relay.flows import Flow, Statement
 from pgcat_cluster.relay.shapes import Scanner
 from pgcat_cluster.session.account import desk_of, source_of, visitor_of
 from pgcat_cluster.session.answers import ground_of
-from pgcat_cluster.session.locating import hinted, may_default, why_nowhere
+from pgcat_cluster.session.locating import (
+    BOUND_ELSEWHERE,
+    counted_as,
+    hinted,
+    may_default,
+    why_nowhere,
+)
 from pgcat_cluster.session.refusals import turn_away
 from pgcat_cluster.session.wishes import carried, role_mark
 
@@ -56,6 +62,7 @@ def locate(client: Client, statement: Statement | None, flow: Flow, found: int, 
             # What has a server already was placed by chance before.
             return desk.draw() % desk.shards if client.server is None else client.shard
         return sharding.default_shard
+    account.unplaced[counted_as(found)] += 1
     turn_away(client, why_nowhere(sharding, flow, found))
     return -1
 
@@ -70,6 +77,7 @@ def misplace(client: Client, shard: int) -> None:
     else:
         pins = ", ".join(visitor_of(client).pins) or "session mode"
         reason, hint = f"The session is bound to a server of shard {here}: {pins}.", None
+    visitor_of(client).account.unplaced[BOUND_ELSEWHERE] += 1
     turn_away(client, Unsupported(f"the statement belongs to shard {shard}", detail=reason, hint=hint))
 
 

@@ -57,6 +57,24 @@ def _pattern(text: str) -> re.Pattern[str] | None:
     return re.compile(text) if text else None
 
 
+# What refusals are counted by.
+BOUND_ELSEWHERE = "bound_elsewhere"
+_COUNTED = {
+    marks.UNSAID: "no_key",
+    selectors.SEVERAL: "several_shards",
+    selectors.UNMAPPED: "unmapped_key",
+    selectors.NULL: "null_key",
+    selectors.OUT_OF_RANGE: "key_out_of_range",
+    selectors.WRONG_TEXT: "wrong_key",
+    selectors.MANY: "too_many_constants",
+}
+
+
+def counted_as(found: int) -> str:
+    """The word by which it is counted that no shard was found for a statement."""
+    return _COUNTED.get(found, "doubtful_key")
+
+
 def may_default(sharding: Sharding, found: int) -> bool:
     """Whether a statement without a shard goes to the default one; what is doubtful or wrong is refused."""
     is_undecided = found in (marks.UNSAID, selectors.SEVERAL, selectors.UNMAPPED, selectors.NULL)

@@ -63,6 +63,7 @@ class SnapshotCollector(Collector):
         yield from _node(self._snapshot)
         yield from _pools(self._snapshot.pools)
         yield from _pool_servers(self._snapshot.pools)
+        yield from _routing(self._snapshot.pools)
         yield from _mirrors(self._snapshot.pools)
         yield from _backends(self._snapshot)
         yield from _pgcat(self._snapshot, self._history)
@@ -149,6 +150,29 @@ def _pools(pools: tuple[PoolSnapshot, ...]) -> Iterator[Metric]:
             errors.add_metric([*names, sqlstate], count)
     yield from (clients, oldest, size, paused, errors)
     yield from _totals(POOL_COUNTERS, POOL, [([pool.database, pool.user], pool.totals) for pool in pools])
+
+
+def _routing(pools: tuple[PoolSnapshot, ...]) -> Iterator[Metric]:
+    """Each label has a few values, which stand in `session`."""
+    commands = _counter("commands", "Commands the node answered itself.", (*POOL, "command"))
+    unplaced = _counter(
+        "unplaced_statements", "Statements refused since they lead to no one shard.", (*POOL, "reason")
+    )
+    reads = _counter(
+        "behind_reads", "Reads for which no replica was current, by what became of them.", (*POOL, "outcome")
+    )
+    wait = _counter("behind_wait_seconds", "Time reads waited for a replica to be current.", POOL)
+    for pool in pools:
+        names = [pool.database, pool.user]
+        for command, count in pool.commands.items():
+            commands.add_metric([*names, command], count)
+        for reason, count in pool.unplaced.items():
+            unplaced.add_metric([*names, reason], count)
+        if pool.behind is not None:
+            for outcome in ("current", "primary", "failed"):
+                reads.add_metric([*names, outcome], pool.behind.get(outcome, 0))
+            wait.add_metric(names, pool.behind_time_us / 1e6)
+    yield from (commands, unplaced, reads, wait)
 
 
 def _mirrors(pools: tuple[PoolSnapshot, ...]) -> Iterator[Metric]:

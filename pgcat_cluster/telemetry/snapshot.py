@@ -119,7 +119,12 @@ class MirrorSnapshot(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PoolSnapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """One (database, user): its clients, and its servers in the order of the settings."""
+    """One (database, user): its clients, and its servers in the order of the settings.
+
+    `commands` counts what the node answered itself, `unplaced` what it refused for want of a shard, by reason.
+    `behind` counts the reads that found no server with what their client must see, by what became of them (None
+    where the pool keeps no positions), and `behind_time_us` is how long they waited.
+    """
 
     database: str
     user: str
@@ -130,6 +135,10 @@ class PoolSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     clients: ClientCounts = ClientCounts()
     oldest_wait_us: int = 0
     totals: Totals = Totals()
+    commands: Mapping[str, int] = {}
+    unplaced: Mapping[str, int] = {}
+    behind: Mapping[str, int] | None = None
+    behind_time_us: int = 0
     servers: tuple[PoolServerSnapshot, ...] = ()
     mirror: MirrorSnapshot | None = None
 

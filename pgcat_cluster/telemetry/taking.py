@@ -242,6 +242,10 @@ def _pool(account: Account, now_s: float) -> PoolSnapshot:
         clients=clients,
         oldest_wait_us=oldest_wait_us,
         totals=totals,
+        commands=dict(account.commands),
+        unplaced=dict(account.unplaced),
+        behind=dict(account.behind) if desk.keeps_positions else None,
+        behind_time_us=_us(account.behind_s),
         servers=tuple(
             [_part(pool, tallies.get(pool, _UNUSED), is_paused=is_paused) for pool in account.pools()]
         ),

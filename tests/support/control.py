@@ -118,6 +118,10 @@ SNAPSHOT = NodeSnapshot(
             min_size=2,
             clients=ClientCounts(active=3, idle=4, waiting=5, active_cancel_req=1, waiting_cancel_req=2),
             oldest_wait_us=2_000_345,
+            commands={"set": 24},
+            unplaced={"no_key": 25},
+            behind={"primary": 26},
+            behind_time_us=27_000,
             totals=Totals(
                 xact_count=11,
                 query_count=12,

@@ -76,6 +76,11 @@ def test_our_own_names() -> None:
     assert value(found, "pgcat_cluster_pins_total", reason="listens") == 44
     assert value(found, "pgcat_cluster_log_lines_dropped_total") == 45
     assert value(found, "pgcat_cluster_queries_total", **pool) == 12
+    assert value(found, "pgcat_cluster_commands_total", **pool, command="set") == 24
+    assert value(found, "pgcat_cluster_unplaced_statements_total", **pool, reason="no_key") == 25
+    assert value(found, "pgcat_cluster_behind_reads_total", **pool, outcome="primary") == 26
+    assert value(found, "pgcat_cluster_behind_reads_total", **pool, outcome="failed") == 0
+    assert value(found, "pgcat_cluster_behind_wait_seconds_total", **pool) == 0.027
     assert value(found, "pgcat_cluster_mirror_transactions_total", **pool, outcome="dropped") == 6
     assert value(found, "pgcat_cluster_mirror_errors_total", **pool, sqlstate="40001") == 10
     assert value(found, "pgcat_cluster_mirror_queue_bytes", **pool) == 3
