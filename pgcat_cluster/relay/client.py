@@ -376,6 +376,8 @@ class Client(Placer):
         self.unsynced = False
         self.finishes = False
         self.coupled_at = desk.clock()
+        if self.portals and not self.aside:
+            self._drop_portals()
         if server.parameters is not self.parameters or self.greeting:
             desk.upcalls += 1
             desk.control.align(self, server)

@@ -41,6 +41,8 @@ cdef class Placer(Preparer):
     cdef Py_ssize_t _own(self, Desk desk, int kind, bytearray buffer, Py_ssize_t position, Py_ssize_t stop, Py_ssize_t end) except? -1
     @cython.locals(statement=Statement)
     cdef Statement _own_described(self, Desk desk, bytearray buffer, Py_ssize_t position, Py_ssize_t stop)
+    @cython.locals(statement=Statement)
+    cdef _drop_portals(self)
     @cython.locals(is_idle=bint, tag=bytes)
     cdef bytes _own_transaction(self, Desk desk, Flow flow, bytes text, Py_ssize_t role_hint)
     @cython.locals(start=Py_ssize_t, name_end=Py_ssize_t, name=bytes)

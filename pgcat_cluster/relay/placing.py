@@ -59,6 +59,9 @@ class Begun:
         self.client.put_bytes(bytes((kind,)) + (len(body) + 4).to_bytes(4, "big") + body)
         if kind == frames.ERROR:
             self.client.spoiling = True
+            if b"VFATAL\0" in body:
+                # The last words of a server, which the client has heard now.
+                self.client.server.is_fatal = True
 
     def done(self, server: Server) -> None:
         pass
@@ -415,6 +418,15 @@ class Placer(Preparer):
             return None
         name = octets.cut(buffer, start, name_end)
         return name if name in self.portals else None
+
+    def _drop_portals(self) -> None:
+        """A server has the transaction now: what was bound here to begin, end or set up one is no longer ours.
+
+        The server does not know these portals, and says so.
+        """
+        for name, (statement, _) in list(self.portals.items()):
+            if not statement.flow.flags & COMMAND:
+                del self.portals[name]
 
     def _own_frame(
         self,
