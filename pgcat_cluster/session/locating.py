@@ -17,7 +17,7 @@ from pgcat_cluster.topology.model import PoolSettings, Sharding
 
 def hinted(settings: PoolSettings, text: bytes, ground: Ground) -> Wishes:
     """What a statement says of its own way, as wishes. Raises the fault to tell."""
-    hints = _hints(settings.sharding, text)
+    hints = _hints(settings, text)
     wishes = NO_WISHES
     if hints.role is not None:
         wishes = with_wish(wishes, "server_role", hints.role, default=wishes, ground=ground)
@@ -34,14 +34,15 @@ def hinted(settings: PoolSettings, text: bytes, ground: Ground) -> Wishes:
     return wishes
 
 
-def _hints(sharding: Sharding | None, text: bytes) -> Hints:
+def _hints(settings: PoolSettings, text: bytes) -> Hints:
     """The pool's patterns are searched, and found by, before comments."""
+    sharding = settings.sharding
     if sharding is not None and (sharding.shard_id_regex or sharding.sharding_key_regex):
         limited = text[: sharding.regex_search_limit_bytes].decode(errors="surrogateescape")
         found = searched(limited, _pattern(sharding.shard_id_regex), _pattern(sharding.sharding_key_regex))
         if found.shard is not None or found.key is not None:
             return found
-    if sharding is not None and not sharding.comments:
+    if not settings.comments:
         return Hints()
     words = bytearray(text)
     scanner = Scanner()

@@ -139,3 +139,18 @@ def test_the_session_and_any_shard() -> None:
     found = explain("select * from countries", circumstances())
     assert shard(found) == ("any", "names no sharded table")
     assert [one.server for one in found.candidates] == ["s00/p", "s00/r", "s01/p", "s01/r", "s02/p", "s02/r"]
+
+
+@pytest.mark.parametrize("shards", [1, 3])
+def test_comments_say_nothing_where_the_pool_heeds_none(shards: int) -> None:
+    said = circumstances()
+    settings = structs.replace(said.settings, shards=said.settings.shards[:shards], comments=False)
+    if shards == 1:
+        settings = structs.replace(settings, sharding=None)
+    said = structs.replace(said, settings=settings, places=said.places[:shards])
+    hinted = f"/* role: primary */ /* shard_id: 2 */ {KEYED}"
+    found = explain(hinted, said)
+    assert (found.role, found.shard) == (explain(KEYED, said).role, explain(KEYED, said).shard)
+    heard = explain(hinted, structs.replace(said, settings=structs.replace(settings, comments=True)))
+    assert heard.role is not None
+    assert heard.role.value == "primary"
