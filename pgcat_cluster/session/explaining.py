@@ -64,6 +64,7 @@ class Choice(Struct, frozen=True, kw_only=True):
 class Standing(Struct, frozen=True, kw_only=True):
     """One server that could serve the statement, and whether it may; None: nobody asked."""
 
+    shard: int
     server: str
     weight: int
     is_eligible: bool | None
@@ -92,8 +93,10 @@ class Explanation(Struct, frozen=True, kw_only=True):
             yield f"  Shard: {self.shard.value} ({self.shard.reason})"
         if self.role is not None:
             yield f"  Role: {self.role.value} ({self.role.reason})"
+        has_several = len({one.shard for one in self.candidates}) > 1
         for one in self.candidates:
-            yield f"  Server: {one.server} {_standing(one)}"
+            place = f" of shard {one.shard}" if has_several else ""
+            yield f"  Server: {one.server}{place} {_standing(one)}"
         yield f"  Shape: {'none' if self.shape is None else self.shape}"
         yield f"  Flow: {self.flow}"
         if self.needs_constants:
@@ -224,7 +227,8 @@ def _doubt(flow: Flow, shape: bytes | None, given: Circumstances, *, is_long: bo
         why = f"longer than the parser is given, {TEXT_BYTES_MAX}"
     else:
         why = "it does not parse"
-    return f"{why}; what is not understood goes to the primary, and its server link is reset afterwards"
+    told = "" if len(given.settings.shards) == 1 else " of the shard that a comment or the session names"
+    return f"{why}; what is not understood goes to the primary{told}, and its server link is reset afterwards"
 
 
 def _role(flow: Flow, said: Wishes, given: Circumstances) -> tuple[int, Choice]:
@@ -299,6 +303,7 @@ def _standings(place: Place, role: int, given: Circumstances) -> tuple[Standing,
     is_known = given.flows is not None or place.view.primary is not None
     return tuple(
         Standing(
+            shard=place.number,
             server=str(one.server.key),
             weight=one.server.weight,
             is_eligible=one.is_eligible if is_known else None,

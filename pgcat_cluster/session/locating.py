@@ -10,6 +10,7 @@ from pgcat_cluster.relay import marks, selectors
 from pgcat_cluster.relay.flows import Flow
 from pgcat_cluster.relay.shapes import Scanner
 from pgcat_cluster.routing.keys import fault_of
+from pgcat_cluster.session.decisions import UNKNOWN
 from pgcat_cluster.session.wishes import NO_WISHES, Ground, Wishes, with_wish
 from pgcat_cluster.sql.hints import Hints, hints_of, searched
 from pgcat_cluster.topology.model import PoolSettings, Sharding
@@ -87,6 +88,8 @@ def why_nowhere(sharding: Sharding, flow: Flow, found: int) -> Fault:
     if found == marks.UNSAID:
         return Unsupported(
             f"no shard can be told for this statement: {flow.refusal or flow.reason}",
-            hint="Name the sharding key in the statement, or say SET SHARD TO or SET SHARDING KEY TO before it.",
+            hint="If it has a mistake, a server says which: say SET SHARD TO before it."
+            if flow is UNKNOWN
+            else "Name the sharding key in the statement, or say SET SHARD TO or SET SHARDING KEY TO before it.",
         )
     return fault_of(found, sharding.map)
