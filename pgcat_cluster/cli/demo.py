@@ -312,9 +312,9 @@ def _show(stack: Stack, fleet: Fleet | None, took_s: float) -> None:
 def _where(stack: Stack, fleet: Fleet | None) -> Table:
     where = Table.grid(padding=(0, 2))
     where.add_column(no_wrap=True)
-    for _ in range(2):
-        # Names of files are longer than some terminals are wide.
-        where.add_column(overflow="fold")
+    where.add_column(no_wrap=True)
+    # Names of files are longer than some terminals are wide.
+    where.add_column(overflow="fold")
     if fleet is not None:
         names = " ".join(each.name for each in stack.nodes)
         where.add_row(f"[b]fleet {NAME}[/]", f"{_HOST}:{fleet.port}", f"shared by {names}")
