@@ -27,6 +27,7 @@ cdef class Client(Placer):
     cdef Py_ssize_t _refuse_now(self, int kind, Py_ssize_t stop, Py_ssize_t end) except? -1
     @cython.locals(target=Target, narrowed=Target, server=ServerEnd)
     cdef ServerEnd _checkout(self, Desk desk, int role)
+    cdef Target _narrow(self, Target target)
     cdef ServerEnd _fall_behind(self, Desk desk)
     cpdef bint accepts(self, Pool pool) except? -1
     cpdef turned_away(self)
@@ -38,7 +39,7 @@ cdef class Client(Placer):
     cpdef fail(self, bytes error)
     @cython.locals(desk=Desk)
     cpdef repeat(self)
-    @cython.locals(desk=Desk, survey=int, whole=Py_ssize_t, server=ServerEnd, statement=Statement, own=Statement, portal=bytes)
+    @cython.locals(desk=Desk, survey=int, whole=Py_ssize_t, server=ServerEnd, own=Statement)
     cdef Py_ssize_t _extended(self, int kind, bytearray buffer, Py_ssize_t position, Py_ssize_t stop, Py_ssize_t end) except? -1
     @cython.locals(p="unsigned char *", first_stop=Py_ssize_t, bind=Py_ssize_t, bind_stop=Py_ssize_t, is_parsed=bint, name=bytes, name_end=Py_ssize_t, length=Py_ssize_t, statement=Statement, flow=Flow, server=ServerEnd, renamed=bytearray)
     cdef Py_ssize_t _usual_batch(self, Desk desk, int kind, bytearray buffer, Py_ssize_t position, Py_ssize_t stop, Py_ssize_t end) except? -2

@@ -15,7 +15,7 @@ from pgcat_cluster.relay.placing import Begun, Placer
 
 if TYPE_CHECKING:
     from pgcat_cluster.relay.server import Server
-    from pgcat_cluster.relay.stock import Pool
+    from pgcat_cluster.relay.stock import Pool, Target
 
 
 PRIMARY = marks.PRIMARY
@@ -337,6 +337,14 @@ class Client(Placer):
             desk.control.want(self, target)
         return self.server
 
+    def _narrow(self, target: Target) -> Target | None:
+        """Where a read goes that must see what its client wrote; None if no server is known to have that."""
+        self.needs = None
+        if self.role == PRIMARY or len(self.positions) == 0:
+            return target
+        self.needs = self.positions.get(self.shard)
+        return target if self.needs is None else target.narrow(self.needs)
+
     def _fall_behind(self, desk: Desk) -> Server | None:
         """Wait until a server has what this read must see."""
         self.target = desk.behind
@@ -442,17 +450,15 @@ class Client(Placer):
         """Parse, Bind, Describe, Execute, Close; answers position when it has to wait, else stop."""
         desk = self.desk
         assert desk is not None
-        if not self.unsynced and (kind == frames.BIND or kind == frames.PARSE):
+        whole = -1
+        if desk.is_session_mode:
+            whole = self._own_unread(desk, kind, buffer, position, stop, end)
+        elif not self.unsynced and (kind == frames.BIND or kind == frames.PARSE):
             whole = self._usual_batch(desk, kind, buffer, position, stop, end)
-            if whole >= 0:
-                return whole
-        if self.portals and kind != frames.PARSE and kind != frames.BIND:
-            if stop > end:
-                return position
-            portal = self._own_portal(kind, buffer, position, stop)
-            if portal is not None:
-                statement = self.portals[portal][0]
-                return self._own_frame(desk, kind, statement, buffer, position, stop, end)
+        if whole < 0 and self.portals and kind != frames.PARSE and kind != frames.BIND:
+            whole = self._own_portal(desk, kind, buffer, position, stop, end)
+        if whole >= 0:
+            return whole
         if self.server is None:
             if not self.decided:
                 survey = self._survey(desk, buffer, position, end)
@@ -481,7 +487,7 @@ class Client(Placer):
             self.failed = False
             self.request_at = desk.clock()
         if desk.is_session_mode:
-            self.unsynced = True
+            self._unanswered()
             if kind == frames.EXECUTE:
                 server.queries += 1
                 self.queries += 1
@@ -492,7 +498,7 @@ class Client(Placer):
         if kind == frames.EXECUTE:
             if stop > end:
                 return position
-            self.unsynced = True
+            self._unanswered()
             self.executed = True
             self.queries += 1
             server.queries += 1
@@ -515,7 +521,7 @@ class Client(Placer):
             self._close(server, buffer, position, stop)
             if desk.mirror is not None:
                 self._copy_for_mirror(desk.mirror, None, buffer, position, stop, end)
-        self.unsynced = True
+        self._unanswered()
         return stop
 
     def _usual_batch(
@@ -529,7 +535,7 @@ class Client(Placer):
         if stop > end or stop - position < 8:
             # Not here yet, or malformed.
             return -1
-        if desk.is_session_mode or self.status == frames.STATUS_FAILED or not self.has_shapes:
+        if self.status == frames.STATUS_FAILED or not self.has_shapes:
             return -1
         p = buffer
         first_stop = stop
@@ -573,9 +579,9 @@ class Client(Placer):
             return self._refuse(kind, first_stop, end, position)
         if self.portals:
             self.portals.pop(b"", None)
+        self.flow = flow
         server = self.server
         if server is None:
-            self.flow = flow
             self.survey_end = stop - position
             self.survey_reads = flow.flags & READS != 0
             self.decided = True
@@ -661,7 +667,7 @@ class Client(Placer):
         text_end = octets.find_nul(buffer, name_end + 1, stop) if is_held and name_end >= 0 else name_end
         if text_end < 0:
             # Malformed: the server says so in its own words.
-            self.unsynced = True
+            self._unanswered()
             server.put(buffer, position, stop)
             return stop
         name = frames.cut_name(octets.cut(buffer, position + 5, name_end))
@@ -695,7 +701,7 @@ class Client(Placer):
         if flow.flags & CALLS:
             self._spell_out(server, statement.text, False)
         desk.client_parses += 1
-        self.unsynced = True
+        self._unanswered()
         if not is_held:
             self.flags |= UNCLEAN
         if len(name) == 0:
@@ -757,7 +763,7 @@ class Client(Placer):
         if name_end < 0:
             if stop > end and end - position < surveys.NAMES_BYTES_MAX:
                 return position
-            self.unsynced = True
+            self._unanswered()
             self._forward(server, buffer, position, stop, end)
             return stop
         name = frames.cut_name(octets.cut(buffer, portal_end + 1, name_end))
@@ -801,7 +807,7 @@ class Client(Placer):
         if self.portals:
             self.portals.pop(octets.cut(buffer, position + 5, portal_end), None)
         desk.binds += 1
-        self.unsynced = True
+        self._unanswered()
         self.executed = True
         if len(name) == 0:
             self._ensure_unnamed(server, statement)

@@ -57,10 +57,13 @@ class Control(Protocol):
     def watch(self, client: Client, text: bytes) -> None:
         """A prepared statement is about to be executed whose flow is watched."""
 
-    def own_columns(self, client: Client, flow: Flow, text: bytes, bind: bytes) -> bytes:
-        """RowDescription or NoData of a statement that is answered here; `bind` is what follows the names in Bind."""
+    def own_columns(self, client: Client, statement: Statement, bind: bytes) -> bytes:
+        """What follows Describe of a statement that is answered here, or of its portal, or an ErrorResponse.
 
-    def own_answer(self, client: Client, flow: Flow, text: bytes, bind: bytes) -> bytes:
+        `bind` is what followed the names in Bind; of a statement it is empty.
+        """
+
+    def own_answer(self, client: Client, statement: Statement, bind: bytes) -> bytes:
         """Carry out a statement that is answered here: what follows Execute, or an ErrorResponse."""
 
     def begun_twice(self, client: Client, tag: bytes) -> bytes:

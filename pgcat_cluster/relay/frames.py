@@ -70,7 +70,6 @@ TERMINATE_FRAME = b"X\x00\x00\x00\x04"
 PARSE_COMPLETE_FRAME = b"1\x00\x00\x00\x04"
 BIND_COMPLETE_FRAME = b"2\x00\x00\x00\x04"
 CLOSE_COMPLETE_FRAME = b"3\x00\x00\x00\x04"
-NO_PARAMETERS_FRAME = b"t\x00\x00\x00\x06\x00\x00"
 ROLLBACK_FRAME = b"C\x00\x00\x00\x0dROLLBACK\x00"
 # A Bind of a statement that nobody has, which fails whatever the server is in the middle of.
 FAIL_SYNC = b"B\x00\x00\x00\x19\x00_pgcat_nobody\x00\x00\x00\x00\x00\x00\x00" + SYNC_FRAME

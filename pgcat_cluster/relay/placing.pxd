@@ -2,12 +2,12 @@ cimport cython
 
 from pgcat_cluster.relay cimport frames, octets
 from pgcat_cluster.relay cimport ledger as ledgers
+from pgcat_cluster.relay cimport survey as surveys
 from pgcat_cluster.relay.coupling cimport ServerEnd
 from pgcat_cluster.relay.desk cimport Desk
 from pgcat_cluster.relay.flows cimport Flow, Statement
 from pgcat_cluster.relay.preparing cimport Preparer
 from pgcat_cluster.relay.selectors cimport Selector
-from pgcat_cluster.relay.stock cimport Target
 
 cdef int IDLE, JOINS, ENDS, FINISHES, NOWHERE, UNCLEAN, FORGETS, ANYWHERE, KEYED, LOOKS, COMMAND, BEGINS, CLOSES, OWN, HEARS_ALL
 cdef Py_ssize_t UNSAID, PORTALS_MAX
@@ -30,17 +30,21 @@ cdef class Placer(Preparer):
     cdef Py_ssize_t _refuse(self, int kind, Py_ssize_t stop, Py_ssize_t end, Py_ssize_t position) except? -1
     @cython.locals(desk=Desk)
     cdef _note(self, Flow flow)
-    cdef Target _narrow(self, Target target)
     cdef bint _moves(self) except? -1
     cdef _leave_prepared(self, ServerEnd server)
     cdef _spoil(self, ServerEnd server)
     cdef _sync_here(self)
+    cdef _unanswered(self)
     cdef _probe(self, ServerEnd server)
     @cython.locals(flags=int, hint=Py_ssize_t)
     cdef bint _is_own(self, Desk desk, Flow flow, Statement statement) except? -1
     cdef bint _answers(self, Desk desk, Flow flow, bytes text) except? -1
     cdef bint _goes_on(self, Desk desk) except? -1
     cdef Py_ssize_t _own(self, Desk desk, int kind, bytearray buffer, Py_ssize_t position, Py_ssize_t stop, Py_ssize_t end) except? -1
+    @cython.locals(limit=Py_ssize_t, portal_end=Py_ssize_t, name_end=Py_ssize_t, name=bytes, statement=Statement)
+    cdef Py_ssize_t _own_unread(self, Desk desk, int kind, bytearray buffer, Py_ssize_t position, Py_ssize_t stop, Py_ssize_t end) except? -2
+    @cython.locals(text_end=Py_ssize_t, flow=Flow, known=Statement, text=bytes)
+    cdef Statement _unread_statement(self, Desk desk, bytearray buffer, Py_ssize_t start, Py_ssize_t stop)
     @cython.locals(statement=Statement)
     cdef Statement _own_described(self, Desk desk, bytearray buffer, Py_ssize_t position, Py_ssize_t stop)
     @cython.locals(statement=Statement)
@@ -48,7 +52,7 @@ cdef class Placer(Preparer):
     @cython.locals(is_idle=bint, tag=bytes)
     cdef bytes _own_transaction(self, Desk desk, Flow flow, bytes text, Py_ssize_t role_hint)
     @cython.locals(start=Py_ssize_t, name_end=Py_ssize_t, name=bytes)
-    cdef bytes _own_portal(self, int kind, bytearray buffer, Py_ssize_t position, Py_ssize_t stop)
+    cdef Py_ssize_t _own_portal(self, Desk desk, int kind, bytearray buffer, Py_ssize_t position, Py_ssize_t stop, Py_ssize_t end) except? -2
     @cython.locals(server=ServerEnd, name_end=Py_ssize_t, name=bytes, bound=bytes, answer=bytes)
     cdef Py_ssize_t _own_frame(self, Desk desk, int kind, Statement statement, bytearray buffer, Py_ssize_t position, Py_ssize_t stop, Py_ssize_t end) except? -1
     @cython.locals(desk=Desk, text=bytearray)

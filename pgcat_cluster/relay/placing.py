@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING
 
 from pgcat_cluster.relay import frames, marks, octets, selectors
 from pgcat_cluster.relay import ledger as ledgers
+from pgcat_cluster.relay import survey as surveys
 from pgcat_cluster.relay.desk import Desk
 from pgcat_cluster.relay.flows import Flow, Statement
 from pgcat_cluster.relay.preparing import Preparer
 
 if TYPE_CHECKING:
     from pgcat_cluster.relay.server import Server
-    from pgcat_cluster.relay.stock import Target
 
 ANYWHERE = marks.ANYWHERE
 KEYED = marks.KEYED
@@ -180,14 +180,6 @@ class Placer(Preparer):
         desk.control.misplace(self._itself(), flow, shard)
         return False
 
-    def _narrow(self, target: Target) -> Target | None:
-        """Where a read goes that must see what its client wrote; None if no server is known to have that."""
-        self.needs = None
-        if self.role == marks.PRIMARY or len(self.positions) == 0:
-            return target
-        self.needs = self.positions.get(self.shard)
-        return target if self.needs is None else target.narrow(self.needs)
-
     def _moves(self) -> bool:
         """A batch that was begun on a replica, and only prepared there, may go on at the primary."""
         return (
@@ -321,6 +313,11 @@ class Placer(Preparer):
             self.portals.clear()
         self.put_bytes(frames.ready_frame(self.status))
 
+    def _unanswered(self) -> None:
+        """A part of a batch goes to the server: what is answered here comes behind its answers."""
+        self.unsynced = True
+        self.probed = False
+
     def _probe(self, server: Server) -> None:
         """Wait until all that was sent of a batch without Sync has been answered, or has failed.
 
@@ -378,6 +375,71 @@ class Placer(Preparer):
         assert statement is not None
         return self._own_frame(desk, kind, statement, buffer, position, stop, end)
 
+    def _own_unread(
+        self, desk: Desk, kind: int, buffer: bytearray, position: int, stop: int, end: int
+    ) -> int:
+        """In session mode: answer a frame about a command of ours. Position if its turn comes later, -1 if it is none.
+
+        Only commands are remembered there, so most clients pay for a look at the first letters of what they prepare.
+        """
+        if kind != frames.PARSE and self.unnamed is None and not self.statements and not self.portals:
+            return -1
+        limit = stop if stop < end else end
+        portal_end = position + 4
+        if kind == frames.BIND:
+            portal_end = octets.find_nul(buffer, position + 5, limit)
+        elif kind == frames.DESCRIBE or kind == frames.CLOSE:
+            portal_end = position + 5
+        elif kind != frames.PARSE:
+            return -1
+        name_end = octets.find_nul(buffer, portal_end + 1, limit) if portal_end >= 0 else -1
+        if stop > end and (
+            stop - position <= surveys.COMMAND_BYTES_MAX
+            if kind == frames.PARSE
+            else name_end < 0 and end - position < surveys.NAMES_BYTES_MAX
+        ):
+            return position
+        if name_end < 0:
+            return -1
+        name = frames.cut_name(octets.cut(buffer, portal_end + 1, name_end))
+        if kind == frames.PARSE:
+            statement = self._unread_statement(desk, buffer, name_end + 1, stop) if stop <= end else None
+            if statement is not None:
+                return self._own_frame(desk, kind, statement, buffer, position, stop, end)
+        elif kind == frames.BIND:
+            statement = self._statement(name)
+            if statement is not None:
+                return self._own_frame(desk, kind, statement, buffer, position, stop, end)
+            self.portals.pop(octets.cut(buffer, position + 5, portal_end), None)
+            return -1
+        elif buffer[position + 5] != 0x53:
+            return -1
+        elif kind == frames.DESCRIBE:
+            statement = self._statement(name)
+            if statement is not None:
+                return self._own_frame(desk, kind, statement, buffer, position, stop, end)
+            return -1
+        # From now on it is the name of what the server prepares, or forgets.
+        if len(name) == 0:
+            self.unnamed = None
+        else:
+            self.statements.pop(name, None)
+        return -1
+
+    def _unread_statement(self, desk: Desk, buffer: bytearray, start: int, stop: int) -> Statement | None:
+        """The command that a Parse prepares in session mode, whose text and types are buffer[start:stop]."""
+        text_end = octets.find_nul(buffer, start, stop)
+        if text_end < 0:
+            return None
+        flow = self._decide_unread(desk, buffer, start, text_end)
+        if flow.flags & COMMAND == 0:
+            return None
+        known = desk.statements.get(octets.cut(buffer, start, stop))
+        if known is not None:
+            return known
+        text = octets.cut(buffer, start, text_end)
+        return desk.statements.make(text, octets.cut(buffer, text_end + 1, stop), flow)
+
     def _own_described(self, desk: Desk, buffer: bytearray, position: int, stop: int) -> Statement | None:
         """The statement that this Describe names, if it is one of ours."""
         if stop - position < 7 or buffer[position + 5] != 0x53:
@@ -415,18 +477,24 @@ class Placer(Preparer):
         assert isinstance(answer, bytes)
         return answer
 
-    def _own_portal(self, kind: int, buffer: bytearray, position: int, stop: int) -> bytes | None:
-        """The name of the portal that this Execute, Describe or Close names, if it is one of ours."""
+    def _own_portal(
+        self, desk: Desk, kind: int, buffer: bytearray, position: int, stop: int, end: int
+    ) -> int:
+        """Answer an Execute, Describe or Close of a portal of ours; position if later, -1 if it is none."""
+        if stop > end:
+            return position
         start = position + 5
         if kind != frames.EXECUTE:
             if stop - start < 2 or buffer[start] != 0x50:
-                return None
+                return -1
             start += 1
         name_end = octets.find_nul(buffer, start, stop)
         if name_end < 0:
-            return None
+            return -1
         name = octets.cut(buffer, start, name_end)
-        return name if name in self.portals else None
+        if name not in self.portals:
+            return -1
+        return self._own_frame(desk, kind, self.portals[name][0], buffer, position, stop, end)
 
     def _drop_portals(self) -> None:
         """A server has the transaction now: what was bound here to begin, end or set up one is no longer ours.
@@ -480,20 +548,17 @@ class Placer(Preparer):
             if buffer[position + 5] == 0x50:
                 bound = self.portals[octets.cut(buffer, position + 6, stop - 1)][1]
             desk.upcalls += 1
-            answer = desk.control.own_columns(self._itself(), statement.flow, statement.text, bound)
+            answer = desk.control.own_columns(self._itself(), statement, bound)
             if answer[0] == frames.ERROR:
                 self.refusal = answer
                 return self._refuse(kind, stop, end, position)
-            if buffer[position + 5] == 0x53:
-                self.put_bytes(frames.NO_PARAMETERS_FRAME)
             self.put_bytes(answer)
         elif kind == frames.EXECUTE:
-            self.queries += 1
             if statement.flow.flags & COMMAND:
                 name_end = octets.find_nul(buffer, position + 5, stop)
                 bound = self.portals[octets.cut(buffer, position + 5, name_end)][1]
                 desk.upcalls += 1
-                answer = desk.control.own_answer(self._itself(), statement.flow, statement.text, bound)
+                answer = desk.control.own_answer(self._itself(), statement, bound)
             else:
                 answer = self._own_transaction(desk, statement.flow, statement.text, statement.role_hint)
             if answer[0] == frames.ERROR:

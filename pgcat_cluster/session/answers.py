@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Final
 
 from pgcat_cluster.errors import Fault, InvalidParameter, TransactionAborted, Unsupported
 from pgcat_cluster.relay import marks
 from pgcat_cluster.relay.client import Client
-from pgcat_cluster.relay.flows import Flow
+from pgcat_cluster.relay.flows import Flow, Statement
 from pgcat_cluster.session.account import Account, desk_of, source_of, visitor_of
-from pgcat_cluster.session.consistency import token_of, wait_for
+from pgcat_cluster.session.consistency import token_of, wait_for, why_behind
 from pgcat_cluster.session.explaining import COLUMN, Circumstances, explain
+from pgcat_cluster.session.keyed import Asked, parameter_types
 from pgcat_cluster.session.parameters import Parameters
 from pgcat_cluster.session.replies import Column, CommandAnswer, Warned
 from pgcat_cluster.session.wishes import (
@@ -45,8 +47,9 @@ def columns_of(command: Command) -> tuple[Column, ...]:
     return (Column(PREFIX + command.name if command.is_parameter else command.name.replace("_", " ")),)
 
 
-def answer(client: Client, flow: Flow, text: str) -> CommandAnswer:
+def answer(client: Client, flow: Flow, asked: Asked) -> CommandAnswer:
     """What the flow has ready, else what comes of carrying out what a statement string of ours says."""
+    text = asked.text.decode(errors="surrogateescape")
     try:
         if client.status == _FAILED:
             raise TransactionAborted()
@@ -62,7 +65,7 @@ def answer(client: Client, flow: Flow, text: str) -> CommandAnswer:
             )
         commands[command.verb.value] += 1
         if command.verb is Verb.EXPLAIN:
-            return _explain(client, command)
+            return _explain(client, command, asked)
         if command.verb is Verb.SHOW:
             return _show(client, command)
         return _set(client, command)
@@ -175,9 +178,23 @@ def ground_of(account: Account) -> Ground:
     return ground_for(account.settings, desk_of(account).draw)
 
 
-def _explain(client: Client, command: Command) -> CommandAnswer:
+def parameters_of(client: Client, statement: Statement) -> list[int]:
+    """The types of the parameters of a statement that is answered here; only one that is explained has any."""
+    try:
+        command = recognise(statement.text.decode(errors="surrogateescape"))
+    except Fault:
+        return []
+    if command is None or command.verb is not Verb.EXPLAIN:
+        return []
+    settings = visitor_of(client).account.settings
+    explained = command.statement.encode(errors="surrogateescape")
+    return parameter_types(settings.sharding, Asked(text=explained, types=statement.types))
+
+
+def _explain(client: Client, command: Command, asked: Asked) -> CommandAnswer:
     visitor, desk, server = visitor_of(client), client.desk, client.server
     assert desk is not None
+    account = visitor.account
     notes = []
     if server is not None:
         source = source_of(server.pool)
@@ -186,16 +203,20 @@ def _explain(client: Client, command: Command) -> CommandAnswer:
     found = explain(
         command.statement,
         Circumstances(
-            settings=visitor.account.settings,
-            places=visitor.account.shards,
+            settings=account.settings,
+            places=account.shards,
             statement_bytes_max=desk.statement_bytes_max,
             wishes=visitor.wishes_in_force(client),
             flows=desk.flows,
             has_shapes=client.has_shapes,
+            is_utf8=client.is_utf8,
             shuns_replicas=client.shuns_replicas,
-            plugins=visitor.account.plugins,
-            catalog=visitor.account.catalog,
+            plugins=account.plugins,
+            catalog=account.catalog,
             notes=tuple(notes),
+            types=asked.types,
+            bind=asked.bind,
+            behind=partial(why_behind, client),
         ),
     )
     return CommandAnswer(

@@ -29,6 +29,7 @@ from pgcat_cluster.session.positions import (
 )
 from pgcat_cluster.session.questions import Question
 from pgcat_cluster.session.refusals import refuse
+from pgcat_cluster.topology.model import ServerKey
 
 # Between two questions to a server that has not come far enough.
 _PAUSE_MIN_S = 0.001
@@ -266,6 +267,17 @@ def wait_for(client: Client, token: str) -> None:
     account = _following(client)
     for number, position in read_token(token, _clusters(account)).items():
         client.positions[number] = later(client.positions.get(number), position)
+
+
+def why_behind(client: Client, shard: int, server: ServerKey) -> str:
+    """Why a server does not serve this client's reads of a shard yet; empty if it does."""
+    position = client.positions.get(shard)
+    pool = account_of(client).shards[shard].pools.get(server)
+    if position is None or pool is None or pool.has_replayed(position):
+        return ""
+    if position.lsn == NOWHERE.lsn:
+        return "nobody could tell where the last write of this session stands"
+    return f"has not replayed {position!r}"
 
 
 def _following(client: Client) -> Account:

@@ -27,14 +27,15 @@ from pgcat_cluster.session.account import (
     backend_of,
     visitor_of,
 )
-from pgcat_cluster.session.answers import answer, foretold
+from pgcat_cluster.session.answers import answer, foretold, parameters_of
 from pgcat_cluster.session.catalogs import Catalogs
 from pgcat_cluster.session.consistency import Consistency
 from pgcat_cluster.session.effects import Effects
 from pgcat_cluster.session.judging import decide_anew, judge, move_to_primary
+from pgcat_cluster.session.keyed import Asked, bind_message
 from pgcat_cluster.session.parameters import Catalogue, has_shapes, is_utf8
 from pgcat_cluster.session.reception import Reception
-from pgcat_cluster.session.refusals import count, dismiss, refuse, turn_away
+from pgcat_cluster.session.refusals import dismiss, note, refuse, turn_away
 from pgcat_cluster.session.replies import description, execution_frames, result_formats, simple_frames
 from pgcat_cluster.session.settling import Settling
 from pgcat_cluster.session.supply import Supply
@@ -106,7 +107,7 @@ class Control:
         if flow.flags & marks.WATCHED:
             self.watch(client, text)
         if flow.flags & marks.COMMAND:
-            said = answer(client, flow, text.decode(errors="surrogateescape"))
+            said = answer(client, flow, Asked(text=text, is_utf8=client.is_utf8))
             if said.fault is not None:
                 turn_away(client, said.fault)
                 return False
@@ -127,19 +128,22 @@ class Control:
         )
         return True
 
-    def own_columns(self, client: Client, flow: Flow, text: bytes, bind: bytes) -> bytes:
-        known = foretold(flow, text.decode(errors="surrogateescape"))
+    def own_columns(self, client: Client, statement: Statement, bind: bytes) -> bytes:
+        known = foretold(statement.flow, statement.text.decode(errors="surrogateescape"))
         if known.fault is not None:
-            count(client, known.fault)
+            note(client, known.fault)
             return messages.error_response(known.fault)
-        return description(known.columns, result_formats(bind))
+        columns = description(known.columns, result_formats(bind))
+        return columns if bind else messages.parameter_description(parameters_of(client, statement)) + columns
 
-    def own_answer(self, client: Client, flow: Flow, text: bytes, bind: bytes) -> bytes:
+    def own_answer(self, client: Client, statement: Statement, bind: bytes) -> bytes:
+        flow, text = statement.flow, statement.text
         if flow.flags & marks.WATCHED:
             self.watch(client, text)
-        told = answer(client, flow, text.decode(errors="surrogateescape"))
+        asked = Asked(text=text, types=statement.types, bind=bind_message(bind), is_utf8=client.is_utf8)
+        told = answer(client, flow, asked)
         if told.fault is not None:
-            count(client, told.fault)
+            note(client, told.fault)
         return execution_frames(told, result_formats(bind))
 
     def begun_twice(self, client: Client, tag: bytes) -> bytes:

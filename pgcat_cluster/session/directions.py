@@ -8,12 +8,12 @@ bound to, or any; and what the pool says of all others, which is to refuse them 
 from __future__ import annotations
 
 from pgcat_cluster.errors import Fault, Unsupported
-from pgcat_cluster.relay import marks, selectors
+from pgcat_cluster.relay import selectors
 from pgcat_cluster.relay.client import Client
 from pgcat_cluster.relay.flows import Flow, Statement
-from pgcat_cluster.relay.shapes import Scanner
 from pgcat_cluster.session.account import desk_of, source_of, visitor_of
 from pgcat_cluster.session.answers import ground_of
+from pgcat_cluster.session.keyed import Asked, shard_of
 from pgcat_cluster.session.locating import (
     BOUND_ELSEWHERE,
     counted_as,
@@ -50,8 +50,12 @@ def locate(client: Client, statement: Statement | None, flow: Flow, found: int, 
     account = visitor_of(client).account
     sharding = account.settings.sharding
     assert sharding is not None
+    if statement is None:
+        asked = Asked(text=text, is_utf8=client.is_utf8)
+    else:
+        asked = Asked(text=statement.text, types=statement.types, bind=text, is_utf8=client.is_utf8)
     if found == selectors.MANY or (found == selectors.UNSURE and statement is not None):
-        found = _with_more_room(flow, statement, text, is_utf8=client.is_utf8)
+        found = shard_of(flow, asked)
         if found >= 0:
             return found
     if client.shard_wish >= 0:
@@ -63,7 +67,7 @@ def locate(client: Client, statement: Statement | None, flow: Flow, found: int, 
             return desk.draw() % desk.shards if client.server is None else client.shard
         return sharding.default_shard
     account.unplaced[counted_as(found)] += 1
-    turn_away(client, why_nowhere(sharding, flow, found))
+    turn_away(client, why_nowhere(sharding, flow, found, asked))
     return -1
 
 
@@ -79,21 +83,3 @@ def misplace(client: Client, shard: int) -> None:
         reason, hint = f"The session is bound to a server of shard {here}: {pins}.", None
     visitor_of(client).account.unplaced[BOUND_ELSEWHERE] += 1
     turn_away(client, Unsupported(f"the statement belongs to shard {shard}", detail=reason, hint=hint))
-
-
-def _with_more_room(flow: Flow, statement: Statement | None, text: bytes, *, is_utf8: bool) -> int:
-    """What the keys say of a statement with more constants than the data plane remembers, or in other characters."""
-    selector = flow.selector
-    assert selector is not None
-    words = bytearray(text if statement is None else statement.text)
-    scanner = Scanner(constants_max=len(words))
-    if scanner.scan(words, 0, len(words)) is None:
-        return selectors.UNSURE
-    constants = selector.by_constants(scanner, words, is_utf8)
-    if not selector.has_constants:
-        constants = marks.UNSAID
-    if statement is None or not selector.has_parameters or (constants < 0 and constants != marks.UNSAID):
-        return constants
-    bind = bytearray(text)
-    bound = selector.by_parameters(bind, 0, len(bind), statement.types, is_utf8)
-    return bound if bound < 0 or constants in (bound, marks.UNSAID) else selectors.SEVERAL

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final, Literal, Protocol
 
 from msgspec import Struct, structs
@@ -13,18 +13,18 @@ from pgcat_cluster.relay import marks
 from pgcat_cluster.relay.flows import Flow, FlowTable
 from pgcat_cluster.relay.shapes import Scanner, render
 from pgcat_cluster.routing.placement import placement_of
-from pgcat_cluster.routing.serving import candidates
+from pgcat_cluster.routing.serving import Candidate, candidates
 from pgcat_cluster.session.decisions import UNKNOWN, UNREAD, Decision, decide
+from pgcat_cluster.session.keyed import Asked, keys_of, shard_of
 from pgcat_cluster.session.locating import hinted, may_default, why_nowhere
 from pgcat_cluster.session.plugins import PoolPlugins
 from pgcat_cluster.session.replies import CommandAnswer
 from pgcat_cluster.session.wishes import NO_WISHES, Wishes, ground_for, role_mark
 from pgcat_cluster.sql.commands import recognise
 from pgcat_cluster.sql.grammar import TEXT_BYTES_MAX
-from pgcat_cluster.sql.keys import KeyRules, find_keys
 from pgcat_cluster.sql.volatility import UNKNOWN as NOT_ASKED
 from pgcat_cluster.sql.volatility import FunctionCatalog
-from pgcat_cluster.topology.model import PoolSettings, Sharding
+from pgcat_cluster.topology.model import PoolSettings, ServerKey, Sharding
 from pgcat_cluster.topology.settings import OnAllBad
 from pgcat_cluster.topology.view import ClusterView
 
@@ -64,7 +64,6 @@ class Choice(Struct, frozen=True, kw_only=True):
 class Standing(Struct, frozen=True, kw_only=True):
     """One server that could serve the statement, and whether it may; None: nobody asked."""
 
-    shard: int
     server: str
     weight: int
     is_eligible: bool | None
@@ -93,10 +92,8 @@ class Explanation(Struct, frozen=True, kw_only=True):
             yield f"  Shard: {self.shard.value} ({self.shard.reason})"
         if self.role is not None:
             yield f"  Role: {self.role.value} ({self.role.reason})"
-        has_several = len({one.shard for one in self.candidates}) > 1
         for one in self.candidates:
-            place = f" of shard {one.shard}" if has_several else ""
-            yield f"  Server: {one.server}{place} {_standing(one)}"
+            yield f"  Server: {one.server} {_standing(one)}"
         yield f"  Shape: {'none' if self.shape is None else self.shape}"
         yield f"  Flow: {self.flow}"
         if self.needs_constants:
@@ -142,10 +139,16 @@ class Circumstances(Struct, frozen=True, kw_only=True):
     wishes: Wishes = NO_WISHES
     flows: FlowTable | None = None
     has_shapes: bool = True
+    is_utf8: bool = True
     shuns_replicas: bool = False
     plugins: PoolPlugins | None = None
     catalog: FunctionCatalog = NOT_ASKED
     notes: tuple[str, ...] = ()
+    types: bytes = b"\0\0"
+    bind: bytes = b""
+    """What its parameters are, as in `keyed.Asked`."""
+    behind: Callable[[int, ServerKey], str] = lambda _shard, _server: ""
+    """Why a server does not serve this session's reads of a shard, beside what its view says."""
 
 
 def explain(statement: str, given: Circumstances) -> Explanation:
@@ -227,8 +230,7 @@ def _doubt(flow: Flow, shape: bytes | None, given: Circumstances, *, is_long: bo
         why = f"longer than the parser is given, {TEXT_BYTES_MAX}"
     else:
         why = "it does not parse"
-    told = "" if len(given.settings.shards) == 1 else " of the shard that a comment or the session names"
-    return f"{why}; what is not understood goes to the primary{told}, and its server link is reset afterwards"
+    return f"{why}; what is not understood goes to the primary, and its server link is reset afterwards"
 
 
 def _role(flow: Flow, said: Wishes, given: Circumstances) -> tuple[int, Choice]:
@@ -259,21 +261,20 @@ def _shard(flow: Flow, text: bytearray, said: Wishes, given: Circumstances) -> t
     if said.shard is not None:
         return _chosen(said.shard, "a comment in the statement")
     found = marks.UNSAID
+    asked = Asked(text=bytes(text), types=given.types, bind=given.bind, is_utf8=given.is_utf8)
     if flow.reach == marks.KEYED:
         assert flow.selector is not None
-        if flow.selector.has_parameters:
+        if flow.selector.has_parameters and not given.bind:
             return -1, Choice(value="by its parameters", reason=f"{flow.refusal}, when they are bound")
-        scanner = Scanner(constants_max=len(text))
-        scanner.scan(text, 0, len(text))
-        found = flow.selector.by_constants(scanner, text, True)
+        found = shard_of(flow, asked)
         if found >= 0:
-            return _chosen(found, f"{flow.refusal} = {_values(sharding, scanner, text)}")
+            return _chosen(found, f"{flow.refusal} = {_values(sharding, asked)}")
     if wishes.shard is not None:
         key = "" if wishes.key is None else f", by key {wishes.key}"
         return _chosen(wishes.shard, f"the session's shard{key}")
     if flow.reach == marks.ANYWHERE:
         return -1, Choice(value="any", reason=flow.refusal or flow.reason)
-    fault = why_nowhere(sharding, flow, found)
+    fault = why_nowhere(sharding, flow, found, asked)
     if not may_default(sharding, found):
         raise fault
     if sharding.default_shard == "random":
@@ -285,14 +286,19 @@ def _chosen(number: int, reason: str) -> tuple[int, Choice]:
     return number, Choice(value=str(number), reason=reason)
 
 
-def _values(sharding: Sharding, scanner: Scanner, text: bytearray) -> str:
+def _values(sharding: Sharding, asked: Asked) -> str:
     """The values of keys, as the statement has them."""
-    rules = KeyRules(key=sharding.key, tables=sharding.tables, reference=sharding.reference)
+    words = bytearray(asked.text)
+    scanner = Scanner(constants_max=len(words))
+    scanner.scan(words, 0, len(words))
     ends = dict(zip(scanner.starts[: scanner.constants], scanner.ends, strict=False))
     said = [
-        "-" * term.is_negative + text[term.location : ends[term.location]].decode(errors="surrogateescape")
-        for term in find_keys(text.decode(errors="surrogateescape"), rules).terms
-        if term.location in ends
+        f"${term.parameter}"
+        if term.parameter
+        else "-" * term.is_negative
+        + words[term.location : ends[term.location]].decode(errors="surrogateescape")
+        for term in keys_of(sharding, asked).terms
+        if term.parameter or term.location in ends
     ]
     more = ", …" if len(said) > _VALUES_SHOWN_MAX else ""
     return ", ".join(dict.fromkeys(said[:_VALUES_SHOWN_MAX])) + more
@@ -302,12 +308,19 @@ def _standings(place: Place, role: int, given: Circumstances) -> tuple[Standing,
     # Without a node only a primary that the documents name is known.
     is_known = given.flows is not None or place.view.primary is not None
     return tuple(
-        Standing(
-            shard=place.number,
-            server=str(one.server.key),
-            weight=one.server.weight,
-            is_eligible=one.is_eligible if is_known else None,
-            reason=one.reason if is_known else "",
-        )
+        _stands(one, "" if role == marks.PRIMARY else given.behind(place.number, one.server.key))
+        if is_known
+        else Standing(server=str(one.server.key), weight=one.server.weight, is_eligible=None)
         for one in candidates(place.view, role, given.settings, place.on_all_bad)
+    )
+
+
+def _stands(one: Candidate, behind: str) -> Standing:
+    """How a server stands that is one of those of its role; what the role refuses goes before what it lacks."""
+    is_behind = bool(behind) and one.is_eligible
+    return Standing(
+        server=str(one.server.key),
+        weight=one.server.weight,
+        is_eligible=one.is_eligible and not is_behind,
+        reason=behind if is_behind else one.reason,
     )

@@ -6,7 +6,7 @@ from pgcat_cluster.errors import Fault, OutcomeUnknown, ServerLost
 from pgcat_cluster.relay import marks
 from pgcat_cluster.relay.client import Client
 from pgcat_cluster.relay.server import Server
-from pgcat_cluster.session.account import Visitor, visitor_of
+from pgcat_cluster.session.account import Visitor
 from pgcat_cluster.session.replies import as_fatal
 from pgcat_cluster.wire import messages
 
@@ -22,11 +22,17 @@ def count(client: Client, fault: Fault) -> None:
         client.errors += 1
 
 
+def note(client: Client, fault: Fault) -> None:
+    """What a client asks now is refused: it is told of a fault, and may ask what that was."""
+    visitor = client.detail
+    if isinstance(visitor, Visitor):
+        visitor.refused_at, visitor.refusal = client.queries, str(fault)
+    count(client, fault)
+
+
 def turn_away(client: Client, fault: Fault) -> None:
     """Have the relay refuse what the client asks now."""
-    visitor = visitor_of(client)
-    visitor.refused_at, visitor.refusal = client.queries, str(fault)
-    count(client, fault)
+    note(client, fault)
     client.refusal = messages.error_response(fault)
 
 
@@ -36,10 +42,7 @@ def refuse(client: Client, fault: Fault) -> None:
         client.greeting = False
         refuse_login(client, fault)
         return
-    count(client, fault)
-    visitor = client.detail
-    if isinstance(visitor, Visitor):
-        visitor.refused_at, visitor.refusal = client.queries, str(fault)
+    note(client, fault)
     client.fail(messages.error_response(fault))
 
 

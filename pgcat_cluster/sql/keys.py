@@ -44,6 +44,8 @@ class Keys:
     reason: str
     """The key columns it is bound by, or why it is bound to none; no constant of the statement is in it."""
     terms: tuple[Term, ...] = ()
+    sets_key: bool = False
+    """Among the terms may be new values of a row's key."""
 
 
 def find_keys(statement: str, rules: KeyRules) -> Keys:
@@ -69,6 +71,7 @@ def find_keys(statement: str, rules: KeyRules) -> Keys:
     )
     terms: dict[Term, None] = {}
     keys: dict[str, None] = {}
+    sets_key = False
     for root, tree in zip(statements, trees):
         queries = Queries(rules, values)
         try:
@@ -80,9 +83,10 @@ def find_keys(statement: str, rules: KeyRules) -> Keys:
             return _nowhere(str(refusal))
         terms.update(queries.terms)
         keys.update(queries.keys)
+        sets_key |= queries.sets_key
     if not terms:
         return Keys(verdict=Verdict.ANYWHERE, reason="names no sharded table")
-    return Keys(verdict=Verdict.KEYED, reason=f"by {', '.join(keys)}", terms=tuple(terms))
+    return Keys(verdict=Verdict.KEYED, reason=f"by {', '.join(keys)}", terms=tuple(terms), sets_key=sets_key)
 
 
 def _nowhere(reason: str) -> Keys:

@@ -37,6 +37,8 @@ class Queries:
         self.terms: dict[Term, None] = {}
         self.keys: dict[str, None] = {}
         """The key columns of all its sharded tables, for people."""
+        self.sets_key = False
+        """Whether it gives a key to a row that has one."""
         self._levels = 0
         self._depth = 0
 
@@ -262,6 +264,7 @@ class Queries:
             if pin is None or pin.is_nullable or key.pin is None:
                 raise _change_of(key, ", for its new value is no constant, parameter or bound key")
             pin = self._inserted(key, pin)
+            self.sets_key = True
             key.pin = key.pin.joined(pin)
             self.terms.update(dict.fromkeys(pin.terms))
 

@@ -13,7 +13,7 @@ from pgcat_cluster.sql.key_rules import KeyRules
 SCHEMA = """
 create table orders (customer_id bigint not null, id int, amount int, country int, parent int)
     partition by hash (customer_id);
-create table items (customer_id bigint not null, id int, order_id int, note text, country int)
+create table items (customer_id bigint, id int, order_id int, note text, country int)
     partition by hash (customer_id);
 create table customers (id bigint not null, customer_id int, country int, name text) partition by hash (id);
 create table countries (id int, customer_id int, country int, name text);

@@ -10,6 +10,7 @@ import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import asyncpg
 import psycopg
 import pytest
 
@@ -261,6 +262,48 @@ def test_session_mode_keeps_a_link_for_each_client(node: Node) -> None:
         first.close()
         found = result(third)
         assert (found.get_value(0, 0), found.get_value(0, 1)) == (str(pids[0]).encode(), None)
+
+
+def test_session_mode_understands_the_commands_of_drivers(node: Node) -> None:
+    """Which prepare all they send; a server is asked about everything else."""
+    with connect(node, "session") as client:
+        assert client.execute("show pgcat.server_role", prepare=True).fetchone() == ("auto",)
+        pid = client.execute(PID, prepare=True).fetchone()
+        for role in ("primary", "any", "primary"):
+            client.execute(f"set pgcat.server_role to {role}".encode(), prepare=True)
+            assert client.execute("show server role", prepare=True).fetchone() == (role,)
+        with client.pipeline():
+            found = [
+                client.execute(text.encode())
+                for text in (PID, "show pgcat.server_role", PID, "set primary reads to on", "select 7")
+            ]
+        assert [cursor.fetchone() for cursor in (*found[:3], found[4])] == [pid, ("primary",), pid, (7,)]
+        with pytest.raises(psycopg.errors.InvalidParameterValue):
+            client.execute("set server role to nobody", prepare=True)
+        assert client.execute(PID, prepare=True).fetchone() == pid
+
+    async def talk() -> None:
+        where = address(node, "session")
+        link = await asyncpg.connect(
+            host=where.host,
+            port=where.port,
+            user=where.user,
+            password=where.password,
+            database=where.database,
+        )
+        try:
+            statement = await link.prepare("set server role to 'primary'")
+            for _ in range(3):
+                assert await statement.fetch() == []
+            async with link.transaction():
+                assert await link.fetchval("select $1::int + 1", 6) == 7
+                assert await link.fetchval("show pgcat.server_role") == "primary"
+            rows = await link.fetch("explain route select 1")
+            assert rows[0]["route"] == "Route: shard 0, primary"
+        finally:
+            await link.close()
+
+    asyncio.run(talk())
 
 
 # -- clients that vanish

@@ -9,10 +9,12 @@ from msgspec import structs
 
 from pgcat_cluster.errors import Unsupported
 from pgcat_cluster.relay.client import Client
+from pgcat_cluster.relay.flows import Statement
 from pgcat_cluster.session.account import ShardPlace
 from pgcat_cluster.session.answers import answer as answer_of
 from pgcat_cluster.session.answers import foretold
 from pgcat_cluster.session.decisions import COMMAND
+from pgcat_cluster.session.keyed import Asked
 from pgcat_cluster.session.replies import Column, CommandAnswer, description
 from pgcat_cluster.topology.model import Shard
 from pgcat_cluster.wire import messages
@@ -29,7 +31,11 @@ def scene() -> Iterator[Scene]:
 
 
 def answer(client: Client, text: str) -> CommandAnswer:
-    return answer_of(client, COMMAND, text)
+    return answer_of(client, COMMAND, Asked(text=text.encode()))
+
+
+def command(text: bytes, types: bytes = b"\0\0") -> Statement:
+    return Statement(text, types, COMMAND, b"")
 
 
 def names(text: str) -> list[str]:
@@ -49,16 +55,18 @@ def test_columns_and_answers_frame_by_frame(scene: Scene) -> None:
     client = scene.meet("c1")
     control = scene.control
     bind = messages.bind("", "", [], result_formats=[1])[5:].removeprefix(b"\0\0")
-    assert control.own_columns(client, COMMAND, b"show shard", b"") == description((Column("shard"),))
-    assert control.own_columns(client, COMMAND, b"show shard", bind) == description((Column("shard"),), (1,))
-    assert control.own_columns(client, COMMAND, b"set shard to 0", bind) == messages.no_data()
-    assert control.own_answer(client, COMMAND, b"set shard to 0", b"") == messages.command_complete(
+    assert control.own_columns(client, command(b"show shard"), b"") == messages.parameter_description(
+        ()
+    ) + description((Column("shard"),))
+    assert control.own_columns(client, command(b"show shard"), bind) == description((Column("shard"),), (1,))
+    assert control.own_columns(client, command(b"set shard to 0"), bind) == messages.no_data()
+    assert control.own_answer(client, command(b"set shard to 0"), b"") == messages.command_complete(
         "SET SHARD"
     )
-    assert control.own_answer(client, COMMAND, b"show shard", bind) == messages.data_row(
+    assert control.own_answer(client, command(b"show shard"), bind) == messages.data_row(
         [b"0"]
     ) + messages.command_complete("SELECT 1")
-    assert control.own_answer(client, COMMAND, b"set shard to 7", b"")[:1] == b"E"
+    assert control.own_answer(client, command(b"set shard to 7"), b"")[:1] == b"E"
     assert scene.account.faults["22023"] == 1
 
 

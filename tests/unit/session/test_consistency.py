@@ -8,6 +8,9 @@ import pytest
 
 from pgcat_cluster.relay import marks
 from pgcat_cluster.relay.server import Server
+from pgcat_cluster.session.answers import answer
+from pgcat_cluster.session.decisions import COMMAND
+from pgcat_cluster.session.keyed import Asked
 from pgcat_cluster.session.positions import POSITION_QUERY, Told
 from pgcat_cluster.wire import messages as m
 from tests.support.player import fields_of
@@ -98,6 +101,23 @@ def test_who_wrote_nothing_is_not_asked_about(scene: Followed) -> None:
         scene.finish(link)
         upcalls.append(scene.desk.upcalls)
     assert upcalls[2] == upcalls[3]
+
+
+def test_who_has_not_replayed_a_write_is_told(scene: Followed) -> None:
+    def servers() -> list[str]:
+        found = answer(scene.clients["c1"], COMMAND, Asked(text=b"explain route select 1"))
+        return [row[0].strip() for row in found.rows if row[0] and "Server:" in row[0]]
+
+    leads = 'Server: main/p1 refused: the primary, which takes reads "when_no_replica"'
+    eligible = ["Server: main/r1 eligible, weight 100", "Server: main/r2 eligible, weight 100"]
+    assert servers() == [leads, *eligible]
+    scene.write(lsn=(3 << 32) + 0xA0)
+    assert servers() == [
+        leads,
+        *(f"Server: main/{name} refused: has not replayed 1:3/A0" for name in ("r1", "r2")),
+    ]
+    scene.look("r2", (3 << 32) + 0xA0)
+    assert servers() == [leads, "Server: main/r1 refused: has not replayed 1:3/A0", eligible[1]]
 
 
 def test_a_read_goes_on_at_once_where_its_write_is_known(scene: Followed) -> None:

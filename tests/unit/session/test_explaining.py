@@ -7,11 +7,8 @@ from types import MappingProxyType
 import pytest
 from msgspec import Struct, structs
 
-from pgcat_cluster.relay import marks
 from pgcat_cluster.relay.flows import FlowTable
-from pgcat_cluster.session.decisions import UNKNOWN
 from pgcat_cluster.session.explaining import Circumstances, Explanation, explain
-from pgcat_cluster.session.locating import why_nowhere
 from pgcat_cluster.session.wishes import NO_WISHES, Wishes
 from pgcat_cluster.topology.model import (
     Credentials,
@@ -25,6 +22,7 @@ from pgcat_cluster.topology.model import (
 from pgcat_cluster.topology.settings import OnAllBad
 from pgcat_cluster.topology.units import Address
 from pgcat_cluster.topology.view import ClusterView, ServerView
+from pgcat_cluster.wire import messages
 
 SHARDING = Sharding(
     map=ShardMap(name="by-customer", kind="modulo", key_type="bigint", shards=3),
@@ -136,39 +134,88 @@ def test_a_key_that_is_bound_later() -> None:
     assert found.refusal == ""
 
 
+def bound(statement: str, *values: bytes | None, types: tuple[int, ...] = ()) -> Explanation:
+    """Of a statement whose parameters are these, in text, and of these types."""
+    given = structs.replace(
+        circumstances(),
+        bind=messages.bind("", "", values),
+        types=len(types).to_bytes(2, "big") + b"".join(one.to_bytes(4, "big") for one in types),
+    )
+    return explain(statement, given)
+
+
+def test_a_key_that_is_bound() -> None:
+    assert shard(bound("select from orders where customer_id = $1", b"7")) == (
+        "1",
+        "by orders.customer_id = $1",
+    )
+    assert shard(bound("select from orders where id = $2 and customer_id in ($1, 4)", b"7", b"8")) == (
+        "1",
+        "by orders.customer_id = $1, 4",
+    )
+    assert shard(bound("update orders set id = $1 where customer_id = $1", b"5", types=(20,)))[0] == "2"
+    # Nobody has said the type of a parameter with two uses.
+    refused = bound("update orders set id = $1 where customer_id = $1", b"5")
+    assert "not in a form" in refused.refusal
+    assert "NULL" in bound("select from orders where customer_id is not distinct from $1", None).refusal
+
+
+@pytest.mark.parametrize(
+    ("statement", "values", "named"),
+    [
+        ("select from orders where customer_id in (4, 1, 2, 7)", (), "1 and 2"),
+        ("select from orders where customer_id in ('3', -1, $$4$$)", (), "0, 1 and 2"),
+        ("select from orders where customer_id in (1, $1)", (b"2",), "1 and 2"),
+        ("select from orders where customer_id in ($2, $1)", (b"2", b"3"), "0 and 2"),
+        ("insert into orders (id, customer_id) values (1, 1), (2, 2)", (), "1 and 2"),
+        ("delete from orders where customer_id = 1; delete from orders where customer_id = 3", (), "0 and 1"),
+    ],
+)
+def test_keys_of_several_shards_are_named(statement: str, values: tuple[bytes, ...], named: str) -> None:
+    assert bound(statement, *values).refusal == (
+        f"the sharding keys of the statement lie on several shards (Their shards are {named}.)"
+    )
+
+
+def test_of_many_shards_a_few_are_named() -> None:
+    many = structs.replace(SHARDING, map=structs.replace(SHARDING.map, shards=9))
+    given = circumstances(many)
+    given = structs.replace(given, places=[place(number) for number in range(9)])
+    listed = ", ".join(map(str, range(100)))
+    found = explain(f"select from orders where customer_id in ({listed})", given)
+    assert found.refusal.endswith("(Their shards are 0, 1, 2, 3, ….)")
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "update orders set customer_id = 2 where customer_id = 1",
+        "update orders set (customer_id, n) = ($1, 3) where customer_id = 1",
+        "insert into orders (customer_id) values (1) on conflict (customer_id) do update set customer_id = 2",
+    ],
+)
+def test_a_row_is_moved_to_no_other_shard(statement: str) -> None:
+    found = bound(statement, b"2")
+    assert found.refusal.endswith("(Their shards are 1 and 2, and no row is moved to another shard.)")
+    assert not bound(statement.replace("= 2", "= 4"), b"4").refusal
+
+
+def test_servers_that_lack_what_the_session_must_see() -> None:
+    given = structs.replace(
+        circumstances(), behind=lambda shard, server: f"has not replayed {shard}" * (server.name == "r")
+    )
+    assert [one.reason for one in explain(KEYED, given).candidates] == [
+        'the primary, which takes reads "when_no_replica"',
+        "has not replayed 1",
+    ]
+    assert "  Server: s01/r refused: has not replayed 1" in list(explain(KEYED, given).lines())
+    written = explain("delete from orders where customer_id = 7", given)
+    assert [one.reason for one in written.candidates] == ["", "a replica"]
+
+
 def test_the_session_and_any_shard() -> None:
     wished = circumstances(wishes=Wishes(shard=2, key="5"))
     assert shard(explain("select * from countries", wished)) == ("2", "the session's shard, by key 5")
     found = explain("select * from countries", circumstances())
     assert shard(found) == ("any", "names no sharded table")
     assert [one.server for one in found.candidates] == ["s00/p", "s00/r", "s01/p", "s01/r", "s02/p", "s02/r"]
-    servers = [line for line in found.lines() if line.startswith("  Server: ")]
-    assert servers[2].startswith("  Server: s01/p of shard 1 ")
-    # Where there is one shard to go to, it is told above.
-    assert not any(" of shard " in line for line in explain(KEYED, circumstances()).lines())
-
-
-def test_what_is_not_understood_is_refused_with_what_would_help() -> None:
-    given = circumstances()
-    found = explain("selct * from orders", given)
-    assert found.refusal == "no shard can be told for this statement: it is not understood"
-    assert found.doubt.startswith(
-        "it does not parse; what is not understood goes to the primary of the shard that"
-    )
-    fault = why_nowhere(SHARDING, UNKNOWN, marks.UNSAID)
-    assert fault.hint == "If it has a mistake, a server says which: say SET SHARD TO before it."
-
-
-@pytest.mark.parametrize("shards", [1, 3])
-def test_comments_say_nothing_where_the_pool_heeds_none(shards: int) -> None:
-    said = circumstances()
-    settings = structs.replace(said.settings, shards=said.settings.shards[:shards], comments=False)
-    if shards == 1:
-        settings = structs.replace(settings, sharding=None)
-    said = structs.replace(said, settings=settings, places=said.places[:shards])
-    hinted = f"/* role: primary */ /* shard_id: 2 */ {KEYED}"
-    found = explain(hinted, said)
-    assert (found.role, found.shard) == (explain(KEYED, said).role, explain(KEYED, said).shard)
-    heard = explain(hinted, structs.replace(said, settings=structs.replace(settings, comments=True)))
-    assert heard.role is not None
-    assert heard.role.value == "primary"
