@@ -53,7 +53,7 @@ from pgcat_cluster.relay.client import Client
 from pgcat_cluster.relay.desk import Desk
 from pgcat_cluster.relay.marks import BALANCE_LEAST, BALANCE_RANDOM
 from pgcat_cluster.relay.stock import Pool
-from pgcat_cluster.session.account import Account, ShardPlace, Source, Visitor
+from pgcat_cluster.session.account import Account, ShardPlace, Source, Visitor, desk_of
 from pgcat_cluster.session.control import Control
 from pgcat_cluster.session.judging import decide_anew
 from pgcat_cluster.session.login import LoggedIn, LoginPolicy
@@ -357,8 +357,7 @@ class Node:
 
     def _stock(self, account: Account) -> None:
         """In each shard one pool for each server of its cluster; those of servers that left retire."""
-        desk = account.desk
-        assert desk is not None
+        desk = desk_of(account)
         for place, shard in zip(account.shards, account.settings.shards, strict=True):
             cluster = self.topology.clusters[shard.cluster]
             keys = {server.key for server in cluster.servers.values()}
@@ -626,8 +625,7 @@ class Node:
             listener.tcp = node.tcp
 
     def _change_account(self, account: Account, settings: PoolSettings, *, is_renewed: bool) -> None:
-        before, desk = account.settings, account.desk
-        assert desk is not None
+        before, desk = account.settings, desk_of(account)
         account.settings = settings
         desk.balancing = BALANCE_LEAST if settings.balancing == "least_connections" else BALANCE_RANDOM
         desk.prepared_max = settings.prepared_statements_max

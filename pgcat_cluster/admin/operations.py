@@ -18,8 +18,7 @@ from pgcat_cluster.health.cluster import ClusterHealth
 from pgcat_cluster.net.clock import monotonic_s, wall_s
 from pgcat_cluster.relay.build import build_kind
 from pgcat_cluster.relay.client import Client
-from pgcat_cluster.relay.desk import Desk
-from pgcat_cluster.session.account import Account
+from pgcat_cluster.session.account import Account, desk_of
 from pgcat_cluster.session.control import Control
 from pgcat_cluster.telemetry.averages import History
 from pgcat_cluster.telemetry.logs import LineWriter, get_logger, lifecycle
@@ -195,12 +194,12 @@ class Operations:
         if database is None:
             self._is_paused = True
         for account in self._scope(database, user):
-            _desk(account).paused = True
+            desk_of(account).paused = True
             self._retire(account)
         lifecycle(self.log, "pool.paused", pool=_scope_text(database, user))
 
     async def drained(self, database: str | None, user: str | None) -> None:
-        while any(_desk(account).paused and _has_links(account) for account in self._scope(database, user)):
+        while any(desk_of(account).paused and _has_links(account) for account in self._scope(database, user)):
             waiter = asyncio.get_running_loop().create_future()
             self._ticks.append(waiter)
             await waiter
@@ -210,7 +209,7 @@ class Operations:
             self._is_paused = False
         now_s = monotonic_s()
         for account in self._scope(database, user):
-            desk = _desk(account)
+            desk = desk_of(account)
             if desk.paused:
                 desk.paused = False
                 account.resumed_at = now_s
@@ -222,7 +221,7 @@ class Operations:
     def begins_paused(self, key: PoolKey) -> bool:
         """Whether a pool that is new is paused from its beginning: so is its whole database, or the node."""
         others = self._scope(key.database, None)
-        return self._is_paused or (bool(others) and all(_desk(other).paused for other in others))
+        return self._is_paused or (bool(others) and all(desk_of(other).paused for other in others))
 
     # -- bans of this node alone ---------------------------------------------------------------------------
 
@@ -289,11 +288,6 @@ def _rows_of(path: Path, part: Struct) -> tuple[Setting, ...]:
         )
         for leaf, value, default in rows_in_force(path, part)
     )
-
-
-def _desk(account: Account) -> Desk:
-    assert account.desk is not None
-    return account.desk
 
 
 def _has_links(account: Account) -> bool:

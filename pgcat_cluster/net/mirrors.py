@@ -12,7 +12,7 @@ from pgcat_cluster.net.tls import TlsContexts
 from pgcat_cluster.pool.growth import backoff_s
 from pgcat_cluster.relay.client import Client
 from pgcat_cluster.relay.links import Link
-from pgcat_cluster.session.account import Account, Visitor
+from pgcat_cluster.session.account import Account, desk_of, visitor_of
 from pgcat_cluster.session.mirroring import Lane, Recorder
 from pgcat_cluster.session.parameters import Parameters
 from pgcat_cluster.session.wishes import for_servers
@@ -51,8 +51,7 @@ class Mirrors:
 
     def place(self, account: Account) -> None:
         """Go by the account's settings: what is equal goes on, anything else begins anew."""
-        settings, desk = account.settings, account.desk
-        assert desk is not None
+        settings = account.settings
         running = self._running.get(settings.key)
         if running is not None and running.is_as(settings):
             return
@@ -77,7 +76,6 @@ class Mirror:
     def __init__(self, mirrors: Mirrors, account: Account) -> None:
         settings = account.settings
         assert settings.mirror is not None
-        assert account.desk is not None
         self.mirrors = mirrors
         self.account = account
         self.settings = settings
@@ -104,7 +102,7 @@ class Mirror:
         for client in account.clients:
             if client.server is not None:
                 self.recorder.pass_over(client)
-        account.desk.mirror = self.recorder
+        desk_of(account).mirror = self.recorder
 
     def is_as(self, settings: PoolSettings) -> bool:
         """Whether a mirror for these settings would be another one."""
@@ -115,10 +113,8 @@ class Mirror:
 
     def _lane_number(self, client: Client) -> int:
         """A client keeps to one lane of each shard."""
-        visitor = client.detail
-        assert isinstance(visitor, Visitor)
         links = self.options.links
-        return client.shard * links + visitor.number % links
+        return client.shard * links + visitor_of(client).number % links
 
     def _wake(self, lane: Lane) -> None:
         # Later: the answer to the client goes first.

@@ -15,7 +15,7 @@ from pgcat_cluster.net.tls import TlsContexts
 from pgcat_cluster.relay.client import Client
 from pgcat_cluster.relay.server import Server
 from pgcat_cluster.relay.stock import Pool
-from pgcat_cluster.session.account import Account, Backend, Source, Visitor
+from pgcat_cluster.session.account import Account, Backend, Source, backend_of, source_of, visitor_of
 from pgcat_cluster.session.control import Control
 from pgcat_cluster.session.wishes import for_servers
 from pgcat_cluster.telemetry.logs import Event, get_logger
@@ -64,8 +64,7 @@ class ServerLinks:
         spawn(self._open(account, pool), "open a server link")
 
     async def _open(self, account: Account, pool: Pool) -> None:
-        source, settings = pool.detail, account.settings
-        assert isinstance(source, Source)
+        source, settings = source_of(pool), account.settings
         cluster = self.house.topology.clusters.get(source.key.cluster)
         generation = pool.generation
         try:
@@ -132,8 +131,7 @@ class ServerLinks:
         task.add_done_callback(lambda _: self.cancelling.pop(server))
 
     async def _cancel_in_turn(self, server: Server) -> None:
-        source = server.pool.detail
-        assert isinstance(source, Source)
+        source = source_of(server.pool)
         places = self.cancel_places.setdefault(source.key, asyncio.Semaphore(CANCELS_PER_SERVER_MAX))
         try:
             async with places:
@@ -144,8 +142,7 @@ class ServerLinks:
             self.house.control.supply.cancel_sent(server)
 
     async def _cancel(self, server: Server, source: Source) -> None:
-        backend = server.detail
-        assert isinstance(backend, Backend)
+        backend = backend_of(server)
         try:
             tls = self.house.tls.outgoing.get(source.key.cluster)
             if tls is not None and backend.secret:
@@ -167,8 +164,7 @@ class ServerLinks:
         self.loop.call_later(delay_s, call)
 
     def link_lost(self, account: Account, pool: Pool, reason: str) -> None:
-        source = pool.detail
-        assert isinstance(source, Source)
+        source = source_of(pool)
         self.house.warn(
             "server.lost",
             (source.key, reason),
@@ -179,16 +175,14 @@ class ServerLinks:
         self.house.traffic_failed(source.key, EvidenceClass.REFUSED, reason)
 
     def log_statement(self, client: Client, text: str) -> None:
-        visitor = client.detail
-        assert isinstance(visitor, Visitor)
+        visitor = visitor_of(client)
         key = visitor.account.settings.key
         self.log.info(
             "statement", database=key.database, user=key.user, client=visitor.number, statement=text
         )
 
     def prewarming_failed(self, pool: Pool, query: str, reason: str) -> None:
-        source = pool.detail
-        assert isinstance(source, Source)
+        source = source_of(pool)
         key = source.account.settings.key
         self.house.warn(
             "pool.cold",

@@ -18,7 +18,14 @@ from pgcat_cluster.relay.desk import Desk
 from pgcat_cluster.relay.links import Link
 from pgcat_cluster.relay.server import Server
 from pgcat_cluster.relay.stock import Pool
-from pgcat_cluster.session.account import Account, Backend, Source, Visitor
+from pgcat_cluster.session.account import (
+    Account,
+    Visitor,
+    backend_of,
+    desk_of,
+    source_of,
+    visitor_of,
+)
 from pgcat_cluster.session.mirroring import Recorder
 from pgcat_cluster.telemetry.redaction import redact
 from pgcat_cluster.telemetry.snapshot import (
@@ -144,7 +151,7 @@ def _database(name: str, accounts: list[Account]) -> DatabaseSnapshot:
     first = accounts[0].settings
     logins = {account.settings.login.user for account in accounts}
     limits = [account.settings.max_clients for account in accounts]
-    keys = {_source(pool).key: None for account in accounts for pool in account.pools()}
+    keys = {source_of(pool).key: None for account in accounts for pool in account.pools()}
     return DatabaseSnapshot(
         name=name,
         server_database=first.shards[0].database,
@@ -156,7 +163,7 @@ def _database(name: str, accounts: list[Account]) -> DatabaseSnapshot:
         force_user=first.login.user if len(logins) == 1 and first.login.user != first.key.user else None,
         max_clients=sum(limits) if all(limits) else 0,
         balancing=first.balancing,
-        is_paused=all(_desk(account).paused for account in accounts),
+        is_paused=all(desk_of(account).paused for account in accounts),
     )
 
 
@@ -219,7 +226,7 @@ _NOTHING = Totals()
 
 
 def _pool(account: Account, now_s: float) -> PoolSnapshot:
-    settings, desk = account.settings, _desk(account)
+    settings, desk = account.settings, desk_of(account)
     clients, totals, oldest_wait_us = _NO_CLIENTS, _NOTHING, 0
     tallies: dict[Pool, _Tally] = {}
     if _was_used(account, desk):
@@ -313,7 +320,7 @@ def _by_sqlstate(counts: Mapping[bytes, int]) -> Counter[str]:
 
 
 def _part(pool: Pool, tally: _Tally, *, is_paused: bool) -> PoolServerSnapshot:
-    source = _source(pool)
+    source = source_of(pool)
     links, totals = _NO_LINKS, _NOTHING
     if tally is not _UNUSED or pool.opening:
         links = LinkCounts(
@@ -365,7 +372,7 @@ def _backends(facts: Facts) -> tuple[BackendSnapshot, ...]:
             )
     for account in facts.accounts.values():
         for pool in account.pools():
-            key = _source(pool).key
+            key = source_of(pool).key
             if str(key) not in found:
                 found[str(key)] = _backend(key, "unknown", None, "removed", None)
     return tuple(found.values())
@@ -410,8 +417,7 @@ def _clients(facts: Facts) -> tuple[ClientSnapshot, ...]:
 
 
 def _client(facts: Facts, account: Account, client: Client) -> ClientSnapshot:
-    visitor = client.detail
-    assert isinstance(visitor, Visitor)
+    visitor = visitor_of(client)
     state: ClientState = "waiting" if client.waiting else "idle" if client.server is None else "active"
     wait_s = facts.now_s - client.wait_since if client.waiting else 0.0
     local_address, local_port = _local_address(client.socket)
@@ -428,7 +434,7 @@ def _client(facts: Facts, account: Account, client: Client) -> ClientSnapshot:
         requested_at_s=_wall_s(facts, client.request_at or visitor.connected_at),
         wait_us=_us(wait_s),
         longest_wait_us=_us(max(client.longest_wait_s, wait_s)),
-        link=None if client.server is None else _link_detail(client.server).number,
+        link=None if client.server is None else backend_of(client.server).number,
         pin=", ".join(visitor.pins) or None if client.pinned else None,
         tls=_tls(client),
         application_name=visitor.application_name,
@@ -465,7 +471,7 @@ def _links(facts: Facts) -> tuple[ServerLinkSnapshot, ...]:
 
 
 def _link(facts: Facts, account: Account, server: Server) -> ServerLinkSnapshot:
-    backend, source = _link_detail(server), _source(server.pool)
+    backend, source = backend_of(server), source_of(server.pool)
     key = source.key
     client = server.client
     visitor = None if client is None else client.detail
@@ -523,18 +529,3 @@ def _wall_s(facts: Facts, at_s: float) -> float:
 
 def _us(seconds: float) -> int:
     return int(seconds * 1e6)
-
-
-def _desk(account: Account) -> Desk:
-    assert account.desk is not None
-    return account.desk
-
-
-def _source(pool: Pool) -> Source:
-    assert isinstance(pool.detail, Source)
-    return pool.detail
-
-
-def _link_detail(server: Server) -> Backend:
-    assert isinstance(server.detail, Backend)
-    return server.detail
