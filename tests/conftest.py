@@ -12,6 +12,7 @@ from typing import Any
 
 import hypothesis
 import pytest
+import structlog
 
 from pgcat_cluster.relay.build import build_kind
 
@@ -29,6 +30,10 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("house")
 
+# Rooms that know nothing of the data plane: what is true of them is so on both.
+APART = frozenset({"agreement", "cli", "demo", "fleet", "health", "pool", "probes", "topology", "wire"})
+UNIT = Path(__file__).parent / "unit"
+
 IS_INTERPRETED_ON_PURPOSE = os.environ.get("PGCAT_PURE", "0") not in ("", "0")
 
 
@@ -43,6 +48,9 @@ def pytest_configure() -> None:
     """Children can be interrupted, also where a shell in the background made us ignore it."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    # Where `rich` is installed structlog would draw every variable of every frame, which takes seconds.
+    plain = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+    structlog.configure(processors=[structlog.processors.add_log_level, plain])
 
 
 def pytest_report_header() -> str:
@@ -50,6 +58,9 @@ def pytest_report_header() -> str:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.is_relative_to(UNIT) and item.path.relative_to(UNIT).parts[0] in APART:
+            item.add_marker("once")
     left_out = {name for name, applies in _LEFT_OUT.items() if applies(config)}
     chosen = [item for item in items if not left_out & {mark.name for mark in item.iter_markers()}]
     if len(chosen) < len(items):

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
+
 from pgcat_cluster.demo.stack import Stack
 from pgcat_cluster.sql.builtin_functions import VOLATILITY
 from pgcat_cluster.sql.catalogs import RELATIONS
 from tests.support import builtin_functions
 from tests.support.builtin_functions import RANKS, functions_of, merged, module, relations_of
+
+pytestmark = pytest.mark.once
 
 
 def test_no_function_of_a_server_is_missing_or_said_to_be_better_than_it_is(pg_stack: Stack) -> None:

@@ -20,7 +20,10 @@ from pgcat_cluster.sql.analysis import analyze
 from pgcat_cluster.sql.functions import FUNCTIONS, SET_CONFIG
 from tests.support.routes import FOLDER, ExpectedRoute, read_routes
 
-pytestmark = pytest.mark.skipif(not grammar.AVAILABLE, reason="no wheel of pgparse for this platform")
+pytestmark = [
+    pytest.mark.once,
+    pytest.mark.skipif(not grammar.AVAILABLE, reason="no wheel of pgparse for this platform"),
+]
 
 DATABASE = "routes"
 READ_ONLY_TRANSACTION = "25006"

@@ -15,7 +15,10 @@ from tests.fuzz import queries
 from tests.support.keyed_routes import FOLDER, read_keyed_routes, rules
 from tests.support.shards import Shards, sharded
 
-pytestmark = pytest.mark.skipif(not grammar.AVAILABLE, reason="no wheel of pgparse for this platform")
+pytestmark = [
+    pytest.mark.once,
+    pytest.mark.skipif(not grammar.AVAILABLE, reason="no wheel of pgparse for this platform"),
+]
 
 SHARDS = 3
 

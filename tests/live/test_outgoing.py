@@ -32,6 +32,8 @@ from pgcat_cluster.net.tls import OutgoingTls, TlsMode
 from tests.support.nodes import WITHIN_S
 from tests.support.stack import StackMaker
 
+pytestmark = pytest.mark.once
+
 PLAIN = OutgoingTls("disable")
 
 

@@ -27,6 +27,8 @@ from pgcat_cluster.probes.watch import ClusterWatch
 from pgcat_cluster.topology.settings import Health, Leadership, Read
 from tests.support.stack import StackMaker
 
+pytestmark = pytest.mark.once
+
 # Longer than anything takes here, so that only what never happens fails.
 WITHIN_S = 60.0
 

@@ -7,6 +7,7 @@ import re
 import subprocess
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -73,14 +74,28 @@ def name(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
-def calls(path: Path) -> list[tuple[int, str]]:
-    """Every call in a module: its line and its dotted name."""
+class Sight(NamedTuple):
+    """What the rules look at in a module, which is read once."""
+
+    docstring: str
+    # With the line of each.
+    classes: tuple[tuple[int, str], ...]
+    calls: tuple[tuple[int, str], ...]
+
+
+@cache
+def seen(path: Path) -> Sight:
     tree = ast.parse(path.read_text())
-    return [
-        (node.lineno, ast.unparse(node.func))
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute | ast.Name)
-    ]
+    nodes = list(ast.walk(tree))
+    return Sight(
+        docstring=ast.get_docstring(tree) or "",
+        classes=tuple((node.lineno, node.name) for node in nodes if isinstance(node, ast.ClassDef)),
+        calls=tuple(
+            (node.lineno, ast.unparse(node.func))
+            for node in nodes
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute | ast.Name)
+        ),
+    )
 
 
 def report(broken: list[str], rule: str) -> None:
@@ -90,7 +105,7 @@ def report(broken: list[str], rule: str) -> None:
 def test_every_module_begins_with_its_responsibility() -> None:
     broken = []
     for path in modules():
-        docstring = ast.get_docstring(ast.parse(path.read_text())) or ""
+        docstring = seen(path).docstring
         if not docstring or docstring.splitlines()[0][-1:] not in {".", "?"}:
             broken.append(f"  {name(path)}: {docstring.splitlines()[:1]}")
     report(broken, "The first line of a module is one sentence: its responsibility.")
@@ -109,10 +124,9 @@ def test_names_say_something() -> None:
     broken = [f"  {name(path)}" for path in modules() if path.stem in VAGUE or path.parent.name in VAGUE]
     for path in modules(PACKAGE):
         broken += [
-            f"  {name(path)}:{node.lineno}: {node.name}"
-            for node in ast.walk(ast.parse(path.read_text()))
-            if isinstance(node, ast.ClassDef)
-            and node.name.endswith(("Manager", "Handler", "Helper", "Utils"))
+            f"  {name(path)}:{line}: {named}"
+            for line, named in seen(path).classes
+            if named.endswith(("Manager", "Handler", "Helper", "Utils"))
         ]
     report(broken, "Such a name means that the thing is not understood yet.")
 
@@ -133,7 +147,7 @@ def test_no_test_sleeps() -> None:
     broken = [
         f"  {name(path)}:{line}: {call}"
         for path in modules(ROOT / "tests")
-        for line, call in calls(path)
+        for line, call in seen(path).calls
         # asyncio.sleep(0) lets others run and waits for nothing.
         if call in {"time.sleep", "sleep"}
         or (call == "asyncio.sleep" and "sleep(0)" not in path.read_text().splitlines()[line - 1])
@@ -145,7 +159,7 @@ def test_banned_calls_are_replaced() -> None:
     broken = [
         f"  {name(path)}:{line}: {call} → {BANNED[call][0]}"
         for path in modules(PACKAGE)
-        for line, call in calls(path)
+        for line, call in seen(path).calls
         if call in BANNED and name(path) != BANNED[call][1]
     ]
     report(broken, "These calls have a better one here.")

@@ -14,7 +14,10 @@ from pgcat_cluster.sql.analysis import Analysis, Effect, TransactionVerb, analyz
 from pgcat_cluster.sql.volatility import FunctionRules
 from tests.support.routes import read_routes
 
-pytestmark = pytest.mark.skipif(not grammar.AVAILABLE, reason="no wheel of pgparse for this platform")
+pytestmark = [
+    pytest.mark.once,
+    pytest.mark.skipif(not grammar.AVAILABLE, reason="no wheel of pgparse for this platform"),
+]
 
 READ = Analysis(parses=True, statements=1, reads_only=True, reason="reads")
 REFUSED = dataclasses.replace(READ, reads_only=False)

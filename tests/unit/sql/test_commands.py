@@ -12,6 +12,8 @@ from pgcat_cluster.errors import InvalidParameter, Unsupported
 from pgcat_cluster.sql.analysis import analyze
 from pgcat_cluster.sql.commands import Command, Verb, is_ours, recognise
 
+pytestmark = pytest.mark.once
+
 
 def words(verb: Verb, name: str, value: str | None = None, *, is_quoted: bool = False) -> Command:
     """A command in PgCat's words."""

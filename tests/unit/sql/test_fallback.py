@@ -12,6 +12,8 @@ from pgcat_cluster.sql.statement import Analysis, Effect
 from pgcat_cluster.sql.volatility import NO_RULES, FunctionRules
 from tests.support.routes import read_routes
 
+pytestmark = pytest.mark.once
+
 ROUTES = read_routes()
 needs_grammar = pytest.mark.skipif(not grammar.AVAILABLE, reason="no wheel of pgparse for this platform")
 

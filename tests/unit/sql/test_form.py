@@ -4,6 +4,8 @@ import pytest
 
 from pgcat_cluster.sql.form import form_of
 
+pytestmark = pytest.mark.once
+
 FORM = form_of("select a, 'X' from t where b = 1")
 
 

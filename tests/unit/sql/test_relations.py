@@ -5,6 +5,8 @@ import pytest
 from pgcat_cluster.sql import grammar
 from pgcat_cluster.sql.relations import Relation, relations
 
+pytestmark = pytest.mark.once
+
 T = Relation("", "t")
 ST = Relation("s", "t")
 

@@ -9,6 +9,8 @@ from pgcat_cluster.sql.analysis import analyze
 from pgcat_cluster.sql.statement import Effect
 from pgcat_cluster.sql.volatility import NO_RULES, UNKNOWN, FunctionRules, read_catalog
 
+pytestmark = pytest.mark.once
+
 CATALOG = read_catalog(
     [
         ("public", "book", True),

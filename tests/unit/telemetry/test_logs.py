@@ -25,9 +25,9 @@ from tests.support.control import SECRETS
 @pytest.fixture(autouse=True)
 def _leave_logging_alone() -> Iterator[None]:
     root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
+    handlers, level, before = root.handlers[:], root.level, structlog.get_config()
     yield
-    structlog.reset_defaults()
+    structlog.configure(**before)
     root.handlers[:] = handlers
     root.setLevel(level)
 
