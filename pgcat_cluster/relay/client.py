@@ -393,7 +393,8 @@ class Client(Placer):
         assert desk is not None
         self.greeting = True
         self.settling = True
-        role = PRIMARY if len(desk.targets[PRIMARY].pools) > 0 else REPLICA
+        self.shard = desk.shard_from(0, PRIMARY)
+        role = PRIMARY if len(desk.targets[self.shard * ROLES + PRIMARY].pools) > 0 else REPLICA
         server = self._checkout(desk, role)
         if server is not None:
             server.flush()

@@ -23,6 +23,7 @@ cdef class ClientEnd(Waiter):
     cdef public Flow flow
     cdef public int role
     cdef public Py_ssize_t shard
+    cdef public Py_ssize_t home
     cdef public Py_ssize_t hint
     cdef public int role_hint
     cdef public bint aside

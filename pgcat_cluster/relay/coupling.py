@@ -49,9 +49,10 @@ class ClientEnd(Waiter):
         "answered", "aside", "attempts", "awaiting", "copy_ahead", "copy_doubt", "copy_synced", "copy_syncs",
         "copying", "cork", "coupled_at", "decided", "desk", "detail", "errors", "executed", "failed",
         "fell_behind", "finishes", "flags", "flow", "found", "greeting", "has_shapes", "held", "held_hint",
-        "held_role", "hint", "is_glued", "is_simple", "is_starting", "is_utf8", "lingering", "longest_wait_s",
-        "names", "needs", "overlay", "parameters", "pinned", "planned", "pool", "portals", "positions", "primary_only",
-        "probed", "probing", "queries", "reads_wish", "ready_at", "receiver", "refusal", "refused", "request",
+        "held_role", "hint", "home", "is_glued", "is_simple", "is_starting", "is_utf8", "lingering",
+        "longest_wait_s", "names", "needs", "overlay", "parameters", "pinned", "planned", "pool", "portals",
+        "positions", "primary_only", "probed",
+        "probing", "queries", "reads_wish", "ready_at", "receiver", "refusal", "refused", "request",
         "request_at", "retry", "role", "role_hint", "role_wish", "server", "settling", "shard", "shard_next",
         "shard_wish", "shuns_replicas", "skipping", "spelled", "spoiling", "spoils", "statements", "status",
         "strays", "streaming", "survey_end", "survey_reads", "surveyed", "target", "transactions", "unnamed",
@@ -76,6 +77,8 @@ class ClientEnd(Waiter):
         self.flow: Flow | None = None
         self.role = marks.PRIMARY
         self.shard = 0
+        # Where it goes with what any shard can do, -1 while it has not.
+        self.home = -1
         # What its comments say, -1 if nothing; why it was refused; whether its refusal is still to be told the server,
         # or being told.
         self.hint = -1

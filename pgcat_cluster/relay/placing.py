@@ -142,7 +142,7 @@ class Placer(Preparer):
         if self.shard_wish >= 0:
             return self.shard_wish
         if flow.reach == ANYWHERE:
-            return desk.draw_shard(flow.role)
+            return self._any_shard(desk, flow.role)
         return desk.default_shard if desk.default_shard >= 0 else UNSAID
 
     def _goes_along(self, flow: Flow) -> bool:

@@ -90,5 +90,5 @@ cdef class Gate:
     @cython.locals(x="unsigned long long")
     cpdef unsigned long long draw(self) except? 0
     @cython.locals(shard=Py_ssize_t, target=Target)
-    cpdef Py_ssize_t draw_shard(self, int role) except? -1
+    cpdef Py_ssize_t shard_from(self, Py_ssize_t shard, int role) except? -1
     cpdef serve_waiters(self)

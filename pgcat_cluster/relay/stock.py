@@ -315,9 +315,8 @@ class Gate:
         self.random = x
         return x
 
-    def draw_shard(self, role: int) -> int:
-        """A shard for what can be done on any: one that has servers for this role, if there is such a one."""
-        shard = self.draw() % self.shards
+    def shard_from(self, shard: int, role: int) -> int:
+        """This shard, or the next one that has servers for a role, if there is such a one."""
         for _ in range(self.shards):
             target = self.targets[shard * marks.ROLES + role]
             if len(target.pools) > 0:

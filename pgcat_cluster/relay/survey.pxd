@@ -12,6 +12,7 @@ cdef int PRIMARY, REPLICA, READS, OWN
 cdef int SURVEY_MORE, SURVEY_SERVER, SURVEY_LOCAL, SURVEY_OWN, SURVEY_REFUSED
 
 cdef class Surveyor(ClientEnd):
+    cdef Py_ssize_t _any_shard(self, Desk desk, int role) except? -1
     cdef Flow _unknown(self, Desk desk)
     @cython.locals(p="unsigned char *", first=int, third=int, known=Flow, shape=bytes)
     cdef Flow _decide_unread(self, Desk desk, bytearray buffer, Py_ssize_t start, Py_ssize_t stop)

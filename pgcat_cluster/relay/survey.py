@@ -45,6 +45,12 @@ class Surveyor(ClientEnd):
         """This object as those above the relay know it."""
         return cast("Client", self)
 
+    def _any_shard(self, desk: Desk, role: int) -> int:
+        """The shard of what any can do: the same for the whole session, as each has its own oids."""
+        if self.home < 0:
+            self.home = desk.draw() % desk.shards
+        return desk.shard_from(self.home, role)
+
     def _unknown(self, desk: Desk) -> Flow:
         desk.upcalls += 1
         desk.unknown_statements += 1
@@ -189,7 +195,7 @@ class Surveyor(ClientEnd):
             # Only prepared, and that can be on any shard, and beside a transaction that has none yet.
             self.shard = self.shard_wish
             if self.shard < 0:
-                self.shard = desk.draw_shard(role if found else PRIMARY)
+                self.shard = self._any_shard(desk, role if found else PRIMARY)
             self.aside = len(self.held) > 0 and not local
         self.survey_end = position - start
         self.survey_reads = reads and found

@@ -254,6 +254,54 @@ def test_a_transaction_in_a_pipeline(emptied: ShardedNode, client: Connection) -
     assert client.info.transaction_status == TransactionStatus.IDLE
 
 
+def test_what_follows_the_end_of_a_failed_transaction(emptied: ShardedNode, client: Connection) -> None:
+    client.execute(b"begin")
+    client.execute(insert(HERE))
+    refused(client, b"select 1 / 0", "22012")
+    refused(client, b"rollback; " + insert(THERE))
+    refused(client, b"rollback; update data set value = 'lost'")
+    client.execute(b"rollback; " + insert(HERE))
+    assert client.info.transaction_status == TransactionStatus.IDLE
+    assert emptied.counts("data") == [0, 1, 0, 0]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        f"insert into data values ({THERE}, 'astray')",
+        f"update data set value = 'missed' where id = {THERE - 1} + 1",
+        f"delete from data where id in ({THERE}, {THERE} + 0)",
+        "update country set title = 'of one shard'",
+        "copy data from stdin",
+        f"execute one({THERE})",
+    ],
+)
+def test_a_key_that_is_not_read_does_not_go_along(client: Connection, statement: str) -> None:
+    client.execute(b"begin")
+    client.execute(insert(HERE))
+    client.execute(b"prepare one as insert into data (id) values ($1)")
+    refused(client, statement.encode())
+    client.execute(b"rollback")
+
+
+def test_a_comment_of_begin_names_the_shard(client: Connection) -> None:
+    client.execute(b"/* shard_id: 3 */ begin")
+    assert one(client, "select current_database()") == "shard3"
+    assert one(client, "select count(*) from data") == 0
+    refused(client, insert(HERE))
+    client.execute(b"rollback")
+
+
+def test_a_session_reads_one_catalog(emptied: ShardedNode) -> None:
+    """A number that one statement has found means the same to the next."""
+    for _ in range(4):
+        with emptied.connect() as client:
+            (number,) = client.execute("select 'note'::regclass::oid").fetchone() or (0,)
+            client.execute(insert(HERE))
+            for _ in range(4):
+                assert one(client, f"select relname from pg_class where oid = {number}") == "note"
+
+
 def test_a_cursor_in_a_transaction(emptied: ShardedNode, client: Connection) -> None:
     emptied.ask(2, f"insert into data select {THERE}, n::text from generate_series(1, 10) n")
     with client.transaction():
