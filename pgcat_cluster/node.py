@@ -118,7 +118,7 @@ class Fellowship(Protocol):
 # What a decision about a statement rests on: if it changes, all are made anew.
 _DECIDES = (
     *("reads", "functions", "writing_functions", "reading_functions"),
-    *("plugins", "default_role", "sharding"),
+    *("plugins", "default_role", "sharding", "comments"),
 )
 
 

@@ -312,6 +312,9 @@ def _show(stack: Stack, fleet: Fleet | None, took_s: float) -> None:
 def _where(stack: Stack, fleet: Fleet | None) -> Table:
     where = Table.grid(padding=(0, 2))
     where.add_column(no_wrap=True)
+    where.add_column(no_wrap=True)
+    # Names of files are longer than some terminals are wide.
+    where.add_column(overflow="fold")
     if fleet is not None:
         names = " ".join(each.name for each in stack.nodes)
         where.add_row(f"[b]fleet {NAME}[/]", f"{_HOST}:{fleet.port}", f"shared by {names}")
@@ -330,14 +333,19 @@ def _where(stack: Stack, fleet: Fleet | None) -> Table:
 def _lines(stack: Stack, fleet: Fleet | None) -> Iterator[tuple[str, str]]:
     """What to type for what."""
     port = _port(stack, fleet)
+    has_shards = len(stack.clusters) > 1
     yield "Talk through a node", psql_line(stack, port, "test", "test")
+    if has_shards:
+        asked = shlex.quote("explain route select * from data where id = 7")
+        yield "Ask where a statement goes", f"{psql_line(stack, port, 'test', 'test')} -c {asked}"
     yield "Its admin console", psql_line(stack, port, "admin", "pgcat")
     if fleet is not None:
         yield "Make the pool twice as large", fleet.edit_line()
         yield "See what the nodes think of it", fleet.command("status")
         yield "Go back to the pool that was", fleet.command("apply", str(fleet.documents), "--wait", "10s")
         yield "Follow what happens", fleet.command("events", "--follow")
-    yield "The primary itself", psql_line(stack, stack.primary.port, "postgres", "postgres")
+    whose = " of shard 0" if has_shards else ""
+    yield f"The primary{whose} itself", psql_line(stack, stack.primary.port, "postgres", "postgres")
     for replica in stack.replicas[:1]:
         yield f"Replica {replica.name} itself", psql_line(stack, replica.port, "replicator", "postgres")
 

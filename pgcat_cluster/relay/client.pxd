@@ -27,7 +27,6 @@ cdef class Client(Placer):
     cdef Py_ssize_t _refuse_now(self, int kind, Py_ssize_t stop, Py_ssize_t end) except? -1
     @cython.locals(target=Target, narrowed=Target, server=ServerEnd)
     cdef ServerEnd _checkout(self, Desk desk, int role)
-    cdef Target _narrow(self, Target target)
     cdef ServerEnd _fall_behind(self, Desk desk)
     cpdef bint accepts(self, Pool pool) except? -1
     cpdef turned_away(self)

@@ -15,7 +15,7 @@ from pgcat_cluster.relay.placing import Begun, Placer
 
 if TYPE_CHECKING:
     from pgcat_cluster.relay.server import Server
-    from pgcat_cluster.relay.stock import Pool, Target
+    from pgcat_cluster.relay.stock import Pool
 
 
 PRIMARY = marks.PRIMARY
@@ -336,14 +336,6 @@ class Client(Placer):
             desk.upcalls += 1
             desk.control.want(self, target)
         return self.server
-
-    def _narrow(self, target: Target) -> Target | None:
-        """Where a read goes that must see what its client wrote; None if no server is known to have that."""
-        self.needs = None
-        if self.role == PRIMARY or len(self.positions) == 0:
-            return target
-        self.needs = self.positions.get(self.shard)
-        return target if self.needs is None else target.narrow(self.needs)
 
     def _fall_behind(self, desk: Desk) -> Server | None:
         """Wait until a server has what this read must see."""

@@ -23,6 +23,7 @@ from pgcat_cluster.relay.preparing import Preparer
 
 if TYPE_CHECKING:
     from pgcat_cluster.relay.server import Server
+    from pgcat_cluster.relay.stock import Target
 
 ANYWHERE = marks.ANYWHERE
 KEYED = marks.KEYED
@@ -179,6 +180,14 @@ class Placer(Preparer):
         desk.upcalls += 1
         desk.control.misplace(self._itself(), flow, shard)
         return False
+
+    def _narrow(self, target: Target) -> Target | None:
+        """Where a read goes that must see what its client wrote; None if no server is known to have that."""
+        self.needs = None
+        if self.role == marks.PRIMARY or len(self.positions) == 0:
+            return target
+        self.needs = self.positions.get(self.shard)
+        return target if self.needs is None else target.narrow(self.needs)
 
     def _moves(self) -> bool:
         """A batch that was begun on a replica, and only prepared there, may go on at the primary."""

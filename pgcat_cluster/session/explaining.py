@@ -64,6 +64,7 @@ class Choice(Struct, frozen=True, kw_only=True):
 class Standing(Struct, frozen=True, kw_only=True):
     """One server that could serve the statement, and whether it may; None: nobody asked."""
 
+    shard: int
     server: str
     weight: int
     is_eligible: bool | None
@@ -92,8 +93,10 @@ class Explanation(Struct, frozen=True, kw_only=True):
             yield f"  Shard: {self.shard.value} ({self.shard.reason})"
         if self.role is not None:
             yield f"  Role: {self.role.value} ({self.role.reason})"
+        has_several = len({one.shard for one in self.candidates}) > 1
         for one in self.candidates:
-            yield f"  Server: {one.server} {_standing(one)}"
+            place = f" of shard {one.shard}" if has_several else ""
+            yield f"  Server: {one.server}{place} {_standing(one)}"
         yield f"  Shape: {'none' if self.shape is None else self.shape}"
         yield f"  Flow: {self.flow}"
         if self.needs_constants:
@@ -230,7 +233,8 @@ def _doubt(flow: Flow, shape: bytes | None, given: Circumstances, *, is_long: bo
         why = f"longer than the parser is given, {TEXT_BYTES_MAX}"
     else:
         why = "it does not parse"
-    return f"{why}; what is not understood goes to the primary, and its server link is reset afterwards"
+    told = "" if len(given.settings.shards) == 1 else " of the shard that a comment or the session names"
+    return f"{why}; what is not understood goes to the primary{told}, and its server link is reset afterwards"
 
 
 def _role(flow: Flow, said: Wishes, given: Circumstances) -> tuple[int, Choice]:
@@ -308,17 +312,20 @@ def _standings(place: Place, role: int, given: Circumstances) -> tuple[Standing,
     # Without a node only a primary that the documents name is known.
     is_known = given.flows is not None or place.view.primary is not None
     return tuple(
-        _stands(one, "" if role == marks.PRIMARY else given.behind(place.number, one.server.key))
+        _stands(place, one, "" if role == marks.PRIMARY else given.behind(place.number, one.server.key))
         if is_known
-        else Standing(server=str(one.server.key), weight=one.server.weight, is_eligible=None)
+        else Standing(
+            shard=place.number, server=str(one.server.key), weight=one.server.weight, is_eligible=None
+        )
         for one in candidates(place.view, role, given.settings, place.on_all_bad)
     )
 
 
-def _stands(one: Candidate, behind: str) -> Standing:
+def _stands(place: Place, one: Candidate, behind: str) -> Standing:
     """How a server stands that is one of those of its role; what the role refuses goes before what it lacks."""
     is_behind = bool(behind) and one.is_eligible
     return Standing(
+        shard=place.number,
         server=str(one.server.key),
         weight=one.server.weight,
         is_eligible=one.is_eligible and not is_behind,

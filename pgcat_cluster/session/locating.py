@@ -10,6 +10,7 @@ from pgcat_cluster.relay import marks, selectors
 from pgcat_cluster.relay.flows import Flow
 from pgcat_cluster.relay.shapes import Scanner
 from pgcat_cluster.routing.keys import fault_of
+from pgcat_cluster.session.decisions import UNKNOWN
 from pgcat_cluster.session.keyed import Asked, apart
 from pgcat_cluster.session.wishes import NO_WISHES, Ground, Wishes, with_wish
 from pgcat_cluster.sql.hints import Hints, hints_of, searched
@@ -18,7 +19,7 @@ from pgcat_cluster.topology.model import PoolSettings, Sharding
 
 def hinted(settings: PoolSettings, text: bytes, ground: Ground) -> Wishes:
     """What a statement says of its own way, as wishes. Raises the fault to tell."""
-    hints = _hints(settings.sharding, text)
+    hints = _hints(settings, text)
     wishes = NO_WISHES
     if hints.role is not None:
         wishes = with_wish(wishes, "server_role", hints.role, default=wishes, ground=ground)
@@ -35,14 +36,15 @@ def hinted(settings: PoolSettings, text: bytes, ground: Ground) -> Wishes:
     return wishes
 
 
-def _hints(sharding: Sharding | None, text: bytes) -> Hints:
+def _hints(settings: PoolSettings, text: bytes) -> Hints:
     """The pool's patterns are searched, and found by, before comments."""
+    sharding = settings.sharding
     if sharding is not None and (sharding.shard_id_regex or sharding.sharding_key_regex):
         limited = text[: sharding.regex_search_limit_bytes].decode(errors="surrogateescape")
         found = searched(limited, _pattern(sharding.shard_id_regex), _pattern(sharding.sharding_key_regex))
         if found.shard is not None or found.key is not None:
             return found
-    if sharding is not None and not sharding.comments:
+    if not settings.comments:
         return Hints()
     words = bytearray(text)
     scanner = Scanner()
@@ -89,7 +91,9 @@ def why_nowhere(sharding: Sharding, flow: Flow, found: int, asked: Asked) -> Fau
     if found == marks.UNSAID:
         return Unsupported(
             f"no shard can be told for this statement: {flow.refusal or flow.reason}",
-            hint="Name the sharding key in the statement, or say SET SHARD TO or SET SHARDING KEY TO before it.",
+            hint="If it has a mistake, a server says which: say SET SHARD TO before it."
+            if flow is UNKNOWN
+            else "Name the sharding key in the statement, or say SET SHARD TO or SET SHARDING KEY TO before it.",
         )
     return fault_of(found, sharding.map)
 

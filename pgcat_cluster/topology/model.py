@@ -134,7 +134,6 @@ class Sharding(Value, frozen=True, kw_only=True):
     reference: frozenset[str] = frozenset()
     otherwise: Otherwise = "refuse"
     default_shard: int | Literal["random"] = 0
-    comments: bool = True
     sticky_comments: bool = False
     shard_id_regex: str = ""
     sharding_key_regex: str = ""
@@ -179,6 +178,7 @@ class PoolSettings(Value, frozen=True, kw_only=True):
     functions: Functions = "listed"
     writing_functions: tuple[str, ...] = ()
     reading_functions: tuple[str, ...] = ()
+    comments: bool = True
     prepared_statements_max: int = 500
     parameters: Mapping[str, str] = MappingProxyType({})
     require_tls: bool = False
@@ -402,7 +402,6 @@ def _sharding(
         reference=frozenset(canonical_name(table) for table in said.reference),
         otherwise=said.otherwise,
         default_shard=said.default_shard,
-        comments=said.comments,
         sticky_comments=said.sticky_comments,
         shard_id_regex=said.shard_id_regex or "",
         sharding_key_regex=said.sharding_key_regex or "",

@@ -497,6 +497,7 @@ class PoolOptions(Document, frozen=True, kw_only=True):
     functions: Functions | None = None
     writing_functions: list[Text] | None = None
     reading_functions: list[Text] | None = None
+    comments: bool | None = None
     prepared_statements_max: Count | None = None
     parameters: dict[ParameterName, str] | None = None
     require_tls: bool | None = None
@@ -540,7 +541,6 @@ class PoolSharding(Document, frozen=True, kw_only=True):
     default_shard: Annotated[
         ShardNumber | Literal["random"], Meta(extra={"allowed": 'the number of a shard, or "random"'})
     ] = 0
-    comments: bool = True
     sticky_comments: bool = False
     shard_id_regex: Text | None = None
     sharding_key_regex: Text | None = None

@@ -151,7 +151,6 @@ def _sharding(sharding: model.Sharding) -> documents.PoolSharding:
         reference=sorted(sharding.reference),
         otherwise=sharding.otherwise,
         default_shard=sharding.default_shard,
-        comments=sharding.comments,
         sticky_comments=sharding.sticky_comments,
         shard_id_regex=sharding.shard_id_regex or None,
         sharding_key_regex=sharding.sharding_key_regex or None,

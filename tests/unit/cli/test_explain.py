@@ -114,8 +114,8 @@ def test_json(file: Path) -> None:
         "shard": {"value": "0", "reason": "the pool has one shard"},
         "role": {"value": "primary", "reason": "writes: insert"},
         "candidates": [
-            {"server": "main/p1", "weight": 100, "is_eligible": True, "reason": ""},
-            {"server": "main/r1", "weight": 50, "is_eligible": False, "reason": "a replica"},
+            {"shard": 0, "server": "main/p1", "weight": 100, "is_eligible": True, "reason": ""},
+            {"shard": 0, "server": "main/r1", "weight": 50, "is_eligible": False, "reason": "a replica"},
         ],
         "shape": "insert into t values (<integer>, <text>)<more>",
         "flow": "no node was asked",

@@ -7,8 +7,12 @@ from types import MappingProxyType
 import pytest
 from msgspec import Struct, structs
 
+from pgcat_cluster.relay import marks
 from pgcat_cluster.relay.flows import FlowTable
+from pgcat_cluster.session.decisions import UNKNOWN
 from pgcat_cluster.session.explaining import Circumstances, Explanation, explain
+from pgcat_cluster.session.keyed import Asked
+from pgcat_cluster.session.locating import why_nowhere
 from pgcat_cluster.session.wishes import NO_WISHES, Wishes
 from pgcat_cluster.topology.model import (
     Credentials,
@@ -219,3 +223,33 @@ def test_the_session_and_any_shard() -> None:
     found = explain("select * from countries", circumstances())
     assert shard(found) == ("any", "names no sharded table")
     assert [one.server for one in found.candidates] == ["s00/p", "s00/r", "s01/p", "s01/r", "s02/p", "s02/r"]
+    servers = [line for line in found.lines() if line.startswith("  Server: ")]
+    assert servers[2].startswith("  Server: s01/p of shard 1 ")
+    # Where there is one shard to go to, it is told above.
+    assert not any(" of shard " in line for line in explain(KEYED, circumstances()).lines())
+
+
+def test_what_is_not_understood_is_refused_with_what_would_help() -> None:
+    given = circumstances()
+    found = explain("selct * from orders", given)
+    assert found.refusal == "no shard can be told for this statement: it is not understood"
+    assert found.doubt.startswith(
+        "it does not parse; what is not understood goes to the primary of the shard that"
+    )
+    fault = why_nowhere(SHARDING, UNKNOWN, marks.UNSAID, Asked(text=b"selct"))
+    assert fault.hint == "If it has a mistake, a server says which: say SET SHARD TO before it."
+
+
+@pytest.mark.parametrize("shards", [1, 3])
+def test_comments_say_nothing_where_the_pool_heeds_none(shards: int) -> None:
+    said = circumstances()
+    settings = structs.replace(said.settings, shards=said.settings.shards[:shards], comments=False)
+    if shards == 1:
+        settings = structs.replace(settings, sharding=None)
+    said = structs.replace(said, settings=settings, places=said.places[:shards])
+    hinted = f"/* role: primary */ /* shard_id: 2 */ {KEYED}"
+    found = explain(hinted, said)
+    assert (found.role, found.shard) == (explain(KEYED, said).role, explain(KEYED, said).shard)
+    heard = explain(hinted, structs.replace(said, settings=structs.replace(settings, comments=True)))
+    assert heard.role is not None
+    assert heard.role.value == "primary"

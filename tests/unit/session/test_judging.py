@@ -45,10 +45,7 @@ def test_comments_are_heard_anew_and_the_session_goes_where_it_went(scene: Scene
 def test_what_settings_say_of_comments_holds_for_what_is_prepared(scene: Scene) -> None:
     client = scene.clients["c1"]
     prepare(scene, "a", "/* shard_id: 1 */ delete from t", "p2.1")
-    sharding = scene.account.settings.sharding
-    assert sharding is not None
-    silent = structs.replace(sharding, comments=False)
-    scene.account.settings = structs.replace(scene.account.settings, sharding=silent)
+    scene.account.settings = structs.replace(scene.account.settings, comments=False)
     decide_anew(scene.account)
     assert client.statements[b"a"].hint == -1
 

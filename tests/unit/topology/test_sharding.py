@@ -66,7 +66,6 @@ def test_how_the_shard_is_told_is_as_said_with_names_in_one_form() -> None:
         reference = ["Countries", "countries"]
         otherwise = "default_shard"
         default_shard = "random"
-        comments = false
         sticky_comments = true
         shard_id_regex = '/\\* shard_id: (\\d+) \\*/'
         regex_search_limit = "2KiB"
@@ -78,7 +77,6 @@ def test_how_the_shard_is_told_is_as_said_with_names_in_one_form() -> None:
         reference=frozenset({"countries"}),
         otherwise="default_shard",
         default_shard="random",
-        comments=False,
         sticky_comments=True,
         shard_id_regex=r"/\* shard_id: (\d+) \*/",
         regex_search_limit_bytes=2048,
@@ -208,7 +206,6 @@ def test_a_sharded_pool_is_shown_with_all_that_is_in_force() -> None:
         "pools.app.sharding.reference = []",
         'pools.app.sharding.otherwise = "refuse"',
         "pools.app.sharding.default_shard = 0",
-        "pools.app.sharding.comments = true",
         "pools.app.sharding.sticky_comments = false",
         'pools.app.sharding.regex_search_limit = "1000B"',
         "shardmaps.m.v = 1",
