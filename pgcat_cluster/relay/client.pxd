@@ -3,17 +3,15 @@ cimport cython
 from pgcat_cluster.relay cimport frames, links, octets
 from pgcat_cluster.relay cimport ledger as ledgers
 from pgcat_cluster.relay cimport survey as surveys
+from pgcat_cluster.relay.borrowing cimport Borrower
 from pgcat_cluster.relay.coupling cimport ClientEnd, ServerEnd
 from pgcat_cluster.relay.desk cimport Desk
 from pgcat_cluster.relay.flows cimport Flow, Statement
 from pgcat_cluster.relay.ledger cimport Ledger, Owed
-from pgcat_cluster.relay.links cimport Link
-from pgcat_cluster.relay.placing cimport Placer
-from pgcat_cluster.relay.stock cimport Pool, Target
 
-cdef int PRIMARY, REPLICA, ANY, STANDBY, ROLES, READS, SEQUENCES, CALLS, FORGETS, UNCLEAN, UNPINS, FINISHES, WATCHED, PREPARES, LOOKS, OWN, BEGINS, HEARS_ALL
+cdef int PRIMARY, REPLICA, READS, SEQUENCES, CALLS, FORGETS, UNCLEAN, UNPINS, FINISHES, WATCHED, PREPARES, LOOKS, OWN, BEGINS, HEARS_ALL
 
-cdef class Client(Placer):
+cdef class Client(Borrower):
     cpdef join(self, Desk desk, parameters)
     @cython.locals(position=Py_ssize_t, p="unsigned char *", count=Py_ssize_t, stop=Py_ssize_t, length=Py_ssize_t, kind=int, server=ServerEnd)
     cpdef Py_ssize_t consume(self, bytearray buffer, Py_ssize_t start, Py_ssize_t end) except? -1
@@ -25,19 +23,6 @@ cdef class Client(Placer):
     @cython.locals(desk=Desk, flow=Flow, text_end=Py_ssize_t, server=ServerEnd)
     cdef Py_ssize_t _query(self, int kind, bytearray buffer, Py_ssize_t position, Py_ssize_t stop, Py_ssize_t end) except? -1
     cdef Py_ssize_t _refuse_now(self, int kind, Py_ssize_t stop, Py_ssize_t end) except? -1
-    @cython.locals(target=Target, narrowed=Target, server=ServerEnd)
-    cdef ServerEnd _checkout(self, Desk desk, int role)
-    cdef ServerEnd _fall_behind(self, Desk desk)
-    cpdef bint accepts(self, Pool pool) except? -1
-    cpdef turned_away(self)
-    cdef _couple(self, Desk desk, ServerEnd server)
-    @cython.locals(desk=Desk, role=int, server=ServerEnd)
-    cpdef greet(self)
-    @cython.locals(desk=Desk, waited_s=double, free=ServerEnd)
-    cpdef granted(self, Link server)
-    cpdef fail(self, bytes error)
-    @cython.locals(desk=Desk)
-    cpdef repeat(self)
     @cython.locals(desk=Desk, survey=int, whole=Py_ssize_t, server=ServerEnd, own=Statement)
     cdef Py_ssize_t _extended(self, int kind, bytearray buffer, Py_ssize_t position, Py_ssize_t stop, Py_ssize_t end) except? -1
     @cython.locals(p="unsigned char *", first_stop=Py_ssize_t, bind=Py_ssize_t, bind_stop=Py_ssize_t, is_parsed=bint, name=bytes, name_end=Py_ssize_t, length=Py_ssize_t, statement=Statement, flow=Flow, server=ServerEnd, renamed=bytearray)
