@@ -230,6 +230,8 @@ class Placer(Preparer):
         """Find out once what constants and comments of a prepared text say of its shard; False: refused."""
         if desk.scanner.comments > 0 or desk.hears == HEARS_ALL:
             if not self._hear(desk, buffer, start, stop):
+                # Its next Parse is to be refused as well.
+                desk.statements.by_content.pop(statement.text + b"\0" + statement.types, None)
                 return False
             statement.hint = self.hint
             statement.role_hint = self.role_hint
@@ -273,6 +275,8 @@ class Placer(Preparer):
         """A request must not run: its client is told `refusal`. Answers where the frame ends, position if later."""
         server = self.server
         if server is not None and self.unsynced and not self.probed:
+            # It is found again, unless an error before it makes the server pass over it.
+            self.refusal = b""
             self._probe(server)
             return position
         self.retry = False

@@ -145,6 +145,8 @@ class Surveyor(ClientEnd):
                     return SURVEY_MORE
                 self.surveyed = None
                 flow = self._flow_of(desk, kind, buffer, position, stop, end)
+                if self.refusal:
+                    return SURVEY_REFUSED
                 if flow is not None and flow.flags & OWN and self._is_own(desk, flow, self.found):
                     if position == start:
                         self.surveyed = self.found
@@ -153,8 +155,6 @@ class Surveyor(ClientEnd):
                     reads = False
                     local = False
                     break
-                if self.refusal:
-                    return SURVEY_REFUSED
                 if kind != frames.PARSE or not self._is_proven(desk):
                     local = False
                 if flow is None:
