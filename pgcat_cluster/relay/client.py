@@ -242,9 +242,7 @@ class Client(Borrower):
         if server is None:
             server = self._checkout(desk, flow.role)
             if server is None:
-                if self.refused:
-                    return self._refuse_now(kind, stop, end)
-                return position
+                return self._refuse_now(kind, stop, end) if self.refused else position
             self.request_at = self.coupled_at
         else:
             self.request_at = desk.clock()
@@ -325,9 +323,7 @@ class Client(Borrower):
                     return self._answer_here(desk, kind, buffer, position, stop)
                 self.decided = True
             if self._checkout(desk, self.role) is None:
-                if self.refused:
-                    return self._refuse_now(kind, stop, end)
-                return position
+                return self._refuse_now(kind, stop, end) if self.refused else position
         if self.decided:
             self._begin_batch(desk, buffer, position, end)
         server = self.server
@@ -414,7 +410,7 @@ class Client(Borrower):
                 return -1
             name = octets.cut(buffer, position + 6, name_end)
             statement = self.unnamed if len(name) == 0 else self.statements.get(name)
-        if statement is None or not statement.is_kept:
+        if statement is None or not statement.is_kept or statement.is_open:
             return -1
         if octets.has_at(buffer, stop, end, frames.DESCRIBE_EXECUTE_SYNC):
             stop += len(frames.DESCRIBE_EXECUTE_SYNC)
@@ -464,7 +460,9 @@ class Client(Borrower):
             desk.client_parses += 1
             server.ledger.append(Owed(ledgers.PARSED, b"", statement))
             server.unnamed = statement
-            server.write(buffer, position, stop)
+            if statement.told > 0:
+                server.put_bytes(statement.parse_frame(name))
+            server.write(buffer, bind if statement.told > 0 else position, stop)
         elif len(name) == 0:
             self._ensure_unnamed(server, statement)
             server.write(buffer, position, stop)
@@ -523,19 +521,12 @@ class Client(Borrower):
             return stop
         name = frames.cut_name(octets.cut(buffer, position + 5, name_end))
         if is_held:
-            known = desk.statements.get(octets.cut(buffer, name_end + 1, stop))
-            if known is not None and self.has_shapes:
-                statement = known
-            else:
-                text = octets.cut(buffer, name_end + 1, text_end)
-                types = octets.cut(buffer, text_end + 1, stop)
-                flow = self._decide(desk, buffer, name_end + 1, text_end)
-                if len(name) == 0 and desk.scanner.constants > 0:
-                    statement = Statement(text, types, flow, b"")
-                else:
-                    statement = desk.statements.make(text, types, flow)
-                if not self._locate_constants(desk, statement, buffer, name_end + 1, text_end):
+            known = desk.statements.get(octets.cut(buffer, name_end + 1, stop)) if self.has_shapes else None
+            if known is None:
+                known = self._define(desk, len(name) > 0, buffer, name_end + 1, text_end, stop)
+                if not self._locate_constants(desk, known, buffer, name_end + 1, text_end):
                     return self._refuse(frames.PARSE, stop, end, position)
+            statement = known
         else:
             statement = Statement(b"", b"", self._unknown(desk), self._unknown_name(name), False)
         flow = statement.flow
@@ -556,7 +547,10 @@ class Client(Borrower):
         if not is_held:
             self.flags |= UNCLEAN
         if len(name) == 0:
-            self._forward(server, buffer, position, stop, end)
+            if statement.told == 0:
+                self._forward(server, buffer, position, stop, end)
+            else:
+                server.put_bytes(statement.parse_frame(name))
             server.ledger.append(Owed(ledgers.PARSED, name, statement))
             self.overlay[name] = statement
             server.unnamed = statement
@@ -625,6 +619,11 @@ class Client(Borrower):
             if desk.shards > 1 and stop > end and stop - position <= surveys.BATCH_BYTES_MAX:
                 # Its keys may be in what has not come.
                 return position
+            if statement.is_open and (self.status != frames.STATUS_FAILED or self.unsynced):
+                typed = self._typed(desk, server, name, statement)
+                if typed is None:
+                    return position
+                statement = typed
             if desk.shards > 1 and not self._place_bind(desk, statement, buffer, position, limit):
                 if not self.strays:
                     return self._refuse(frames.BIND, stop, end, position)

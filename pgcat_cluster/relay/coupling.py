@@ -7,9 +7,10 @@ forwarded; after a Query or Sync nothing more of the client is looked at until R
 answers can not get out of order. At ReadyForQuery `I` the server is released, unless something must be asked
 or done first (*settling*), or the client is pinned to it.
 
-The ledger of a server lists the replies owed that matter: ParseComplete, CloseComplete, ReadyForQuery; each is
-the client's, or ours (then it is swallowed). An ErrorResponse strikes everything up to the next ReadyForQuery,
-as PostgreSQL does (protocol, "Extended Query": after an error, messages are skipped to Sync).
+The ledger of a server lists the replies owed that matter: ParseComplete, CloseComplete, ReadyForQuery, and in sharded
+pools ParameterDescription; each is the client's, or ours (then it is swallowed). An ErrorResponse strikes everything
+up to the next ReadyForQuery, as PostgreSQL does (protocol, "Extended Query": after an error, messages are skipped to
+Sync).
 
 Prepared statements are known to a server under names of ours. Preparing is always Close and Parse, so it
 succeeds whatever the server remembers. One that is too long to be held has its client's own name and stays on its

@@ -20,6 +20,10 @@ cdef class Statement:
     cdef public bint is_kept
     cdef public Py_ssize_t proven
     cdef public Py_ssize_t shard
+    cdef public Py_ssize_t shard_utf8
+    cdef public bint is_open
+    cdef public Statement typed
+    cdef public Py_ssize_t told
     cdef public Py_ssize_t hint
     cdef public int role_hint
 
@@ -42,5 +46,11 @@ cdef class Statements:
     cdef public Py_ssize_t made
     cdef public Py_ssize_t epoch
 
+    @cython.locals(statement=Statement)
     cpdef Statement get(self, bytes content)
+    @cython.locals(flow=Flow, typed=Statement)
+    cpdef tell(self, Statement statement, bytes told)
+    cdef Statement _named(self, bytes text, bytes types, Flow flow)
+    cdef _keep(self, bytes content, Statement statement)
+    @cython.locals(statement=Statement)
     cpdef Statement make(self, bytes text, bytes types, Flow flow)

@@ -48,12 +48,15 @@ class Statement:
     `server_name` is what it is called on every server link, the same for all clients that prepared the same
     text with the same types. `proven` is the epoch in which a server last accepted it, 0 for never.
     One that was too long to be held (not `is_kept`) is on one server link alone, under its client's own name.
-    `shard` is what its constants say of it, a code below 0 if nothing; `hint` and `role_hint` are what its comments
-    say, -1 if nothing.
+    `shard` is what its constants say of it, a code below 0 if nothing, `shard_utf8` the same if its client uses UTF-8;
+    `hint` and `role_hint` are what its comments say, -1 if nothing.
+    While it `is_open`, its shard depends on types of parameters that only a server can tell. As soon as one has, it is
+    executed as `typed`: with these types, declared. `told` is the epoch in which that was, 0 for never.
     """
 
     __slots__ = (
-        "flow", "hint", "is_kept", "proven", "role_hint", "server_name", "shard", "text", "types",
+        "flow", "hint", "is_kept", "is_open", "proven", "role_hint", "server_name", "shard", "shard_utf8", "text",
+        "told", "typed", "types",
     )  # fmt: skip
 
     def __init__(
@@ -66,6 +69,10 @@ class Statement:
         self.is_kept = is_kept
         self.proven = 0
         self.shard = marks.UNSAID
+        self.shard_utf8 = marks.UNSAID
+        self.is_open = False
+        self.typed: Statement | None = None
+        self.told = 0
         self.hint = -1
         self.role_hint = -1
 
@@ -129,13 +136,41 @@ class Statements:
 
     def get(self, content: bytes) -> Statement | None:
         """The statement of this content: what stands behind the name in its Parse."""
-        return self.by_content.get(content)
+        statement = self.by_content.get(content)
+        if statement is not None and statement.told != 0 and statement.told != self.epoch:
+            # Its types were told of tables that may have changed.
+            return None
+        return statement
 
     def make(self, text: bytes, types: bytes, flow: Flow) -> Statement:
         """A new shared statement. The oldest leaves when there are too many; clients that hold it keep it."""
-        self.made += 1
-        statement = Statement(text, types, flow, b"%s%d" % (marks.SERVER_NAME_PREFIX, self.made))
-        if len(self.by_content) >= self.entries_max:
-            del self.by_content[next(iter(self.by_content))]
-        self.by_content[text + b"\0" + types] = statement
+        statement = self._named(text, types, flow)
+        self._keep(text + b"\0" + types, statement)
         return statement
+
+    def tell(self, statement: Statement, told: bytes) -> None:
+        """A server has told the types of an open statement: from now on it is another one, with these types.
+
+        They are declared to every server, so that each reads the values as they were read here, whatever has become of
+        its tables.
+        """
+        flow = statement.flow
+        if not statement.is_open or statement.typed is not None or flow.selector is None:
+            return
+        typed = self._named(statement.text, flow.selector.completed(statement.types, told), flow)
+        typed.shard = statement.shard
+        typed.shard_utf8 = statement.shard_utf8
+        typed.role_hint = statement.role_hint
+        typed.told = self.epoch
+        typed.proven = self.epoch
+        statement.typed = typed
+        self._keep(statement.text + b"\0" + statement.types, typed)
+
+    def _named(self, text: bytes, types: bytes, flow: Flow) -> Statement:
+        self.made += 1
+        return Statement(text, types, flow, b"%s%d" % (marks.SERVER_NAME_PREFIX, self.made))
+
+    def _keep(self, content: bytes, statement: Statement) -> None:
+        if content not in self.by_content and len(self.by_content) >= self.entries_max:
+            del self.by_content[next(iter(self.by_content))]
+        self.by_content[content] = statement

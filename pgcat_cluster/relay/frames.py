@@ -27,6 +27,9 @@ PARAMETER_STATUS = 0x53
 COPY_BOTH = 0x57
 READY = 0x5A
 NOTIFICATION = 0x41
+ROW_DESCRIPTION = 0x54
+NO_DATA = 0x6E
+PARAMETERS = 0x74
 
 STATUS_IDLE = 0x49
 STATUS_OPEN = 0x54
@@ -49,8 +52,8 @@ _EXTENDS = _table(b"PBDEC")
 EXTENDS = _EXTENDS
 # Backend frames that are copied on without a look, and those that come before the answer proper.
 # BindComplete, Notification, CommandComplete, CopyData, CopyDone, DataRow, EmptyQuery, CopyOut, NoData, Notice,
-# PortalSuspended, RowDescription, ParameterDescription, FunctionCallResponse.
-_PASSES = _table(b"2ACcdDIHnNsTtV")
+# PortalSuspended, RowDescription, FunctionCallResponse.
+_PASSES = _table(b"2ACcdDIHnNsTV")
 PASSES = _PASSES
 _PREPARES = _table(b"123TtnN")
 PREPARES = _PREPARES
@@ -86,6 +89,10 @@ def query_frame(text: bytes) -> bytes:
 
 def close_frame(name: bytes) -> bytes:
     return b"C" + (6 + len(name)).to_bytes(4, "big") + b"S" + name + b"\0"
+
+
+def describe_frame(name: bytes) -> bytes:
+    return b"D" + (6 + len(name)).to_bytes(4, "big") + b"S" + name + b"\0"
 
 
 def ready_frame(status: int) -> bytes:

@@ -1,7 +1,8 @@
 """The ledger of a server link: the replies it owes that matter, in order, each the client's or ours.
 
-It lists ParseComplete, CloseComplete and ReadyForQuery; the quiet ones are swallowed. An ErrorResponse strikes
-everything up to the next ReadyForQuery, as PostgreSQL does (protocol, "Extended Query").
+It lists ParseComplete, CloseComplete and ReadyForQuery, and in sharded pools ParameterDescription; the quiet ones are
+swallowed, and so is RowDescription or NoData behind a quiet ParameterDescription. An ErrorResponse strikes everything
+up to the next ReadyForQuery, as PostgreSQL does (protocol, "Extended Query").
 """
 
 from __future__ import annotations
@@ -18,15 +19,18 @@ PARSED = 1
 PARSED_QUIET = 2
 CLOSED = 3
 CLOSED_QUIET = 4
-READY = 5
-READY_QUIET = 6
+DESCRIBED = 5
+DESCRIBED_QUIET = 6
+COLUMNS_QUIET = 7
+READY = 8
+READY_QUIET = 9
 
 
 class Owed:
     """One reply that a server owes.
 
-    `name` is a client's name of the statement (the unnamed one is everybody's), `statement` what a Parse prepares
-    or a Close evicts, `errand` who gets the answer to a question of ours.
+    `name` is a client's name of the statement (the unnamed one is everybody's), `statement` what a Parse prepares,
+    a Close evicts or a Describe asks about, `errand` who gets the answer to a question of ours.
     """
 
     __slots__ = ("errand", "kind", "name", "statement")
@@ -51,6 +55,7 @@ OWED_CLOSE = Owed(CLOSED)
 OWED_CLOSE_QUIET = Owed(CLOSED_QUIET)
 OWED_PARSE_UNNAMED_QUIET = Owed(PARSED_QUIET, b"")
 OWED_CLOSE_UNNAMED_QUIET = Owed(CLOSED_QUIET, b"")
+OWED_COLUMNS_QUIET = Owed(COLUMNS_QUIET)
 # Tells by its answer that all before it was answered, by its absence that something failed.
 OWED_PROBE = Owed(CLOSED_QUIET)
 # The unnamed statement of a server link that may have any: what should have changed it was passed over.

@@ -6,6 +6,7 @@ from pgcat_cluster.relay cimport survey as surveys
 from pgcat_cluster.relay.coupling cimport ServerEnd
 from pgcat_cluster.relay.desk cimport Desk
 from pgcat_cluster.relay.flows cimport Flow, Statement
+from pgcat_cluster.relay.ledger cimport Owed
 from pgcat_cluster.relay.preparing cimport Preparer
 from pgcat_cluster.relay.selectors cimport Selector
 from pgcat_cluster.relay.stock cimport Target
@@ -27,6 +28,10 @@ cdef class Placer(Preparer):
     cdef bint _locate_constants(self, Desk desk, Statement statement, bytearray buffer, Py_ssize_t start, Py_ssize_t stop) except? -1
     @cython.locals(flow=Flow, selector=Selector)
     cdef _read_constants(self, Desk desk, Statement statement, bytearray buffer, Py_ssize_t start, Py_ssize_t stop)
+    @cython.locals(text=bytes, types=bytes, flow=Flow, selector=Selector)
+    cdef Statement _define(self, Desk desk, bint has_name, bytearray buffer, Py_ssize_t start, Py_ssize_t text_end, Py_ssize_t stop)
+    @cython.locals(typed=Statement)
+    cdef Statement _typed(self, Desk desk, ServerEnd server, bytes name, Statement statement)
     @cython.locals(server=ServerEnd, is_batch=bint)
     cdef Py_ssize_t _refuse(self, int kind, Py_ssize_t stop, Py_ssize_t end, Py_ssize_t position) except? -1
     @cython.locals(desk=Desk)
@@ -38,6 +43,7 @@ cdef class Placer(Preparer):
     cdef _sync_here(self)
     cdef _unanswered(self)
     cdef _probe(self, ServerEnd server)
+    cdef _stop_short(self)
     @cython.locals(flags=int, hint=Py_ssize_t)
     cdef bint _is_own(self, Desk desk, Flow flow, Statement statement) except? -1
     cdef bint _answers(self, Desk desk, Flow flow, bytes text) except? -1

@@ -19,6 +19,7 @@ from pgcat_cluster.relay import ledger as ledgers
 from pgcat_cluster.relay import survey as surveys
 from pgcat_cluster.relay.desk import Desk
 from pgcat_cluster.relay.flows import Flow, Statement
+from pgcat_cluster.relay.ledger import Owed
 from pgcat_cluster.relay.preparing import Preparer
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ class Placer(Preparer):
         """What the keys of a statement say: its constants, then the parameters of this Bind."""
         selector = statement.flow.selector
         assert selector is not None
-        found = statement.shard
+        found = statement.shard_utf8 if self.is_utf8 else statement.shard
         if selector.has_parameters and (found >= 0 or found == UNSAID):
             bound = selector.by_parameters(buffer, start, stop, statement.types, self.is_utf8)
             if found == UNSAID or bound < 0:
@@ -241,8 +242,11 @@ class Placer(Preparer):
     def _read_constants(
         self, desk: Desk, statement: Statement, buffer: bytearray, start: int, stop: int
     ) -> None:
-        """Find out once what the constants of a prepared text say of its shard."""
+        """Find out once what the constants of a prepared text say of its shard, and whether its parameters can."""
         statement.shard = UNSAID
+        statement.shard_utf8 = UNSAID
+        statement.is_open = False
+        statement.typed = None
         flow = statement.flow
         if desk.shards > 1 and flow.reach == KEYED:
             selector = flow.selector
@@ -251,6 +255,49 @@ class Placer(Preparer):
                 desk.scanner.scan(buffer, start, stop)
                 # Statements are shared among clients of all encodings.
                 statement.shard = selector.by_constants(desk.scanner, buffer, False)
+                statement.shard_utf8 = selector.by_constants(desk.scanner, buffer, True)
+            statement.is_open = statement.hint < 0 and selector.asks(statement.types)
+
+    def _define(
+        self, desk: Desk, has_name: bool, buffer: bytearray, start: int, text_end: int, stop: int
+    ) -> Statement:
+        """The statement of a Parse that was not seen before: its text begins at `start`, behind it stand the types.
+
+        One without a name is hardly sent twice with the same constants: it is kept only if it has to be asked about.
+        """
+        text = octets.cut(buffer, start, text_end)
+        types = octets.cut(buffer, text_end + 1, stop)
+        flow = self._decide(desk, buffer, start, text_end)
+        selector = flow.selector
+        if has_name or desk.scanner.constants == 0 or (selector is not None and selector.asks(types)):
+            return desk.statements.make(text, types, flow)
+        return Statement(text, types, flow, b"")
+
+    def _typed(self, desk: Desk, server: Server, name: bytes, statement: Statement) -> Statement | None:
+        """What an open statement is executed as; None: its server is asked first, for the types of its parameters.
+
+        Should it fail to tell, the client gets its words.
+        """
+        typed = statement.typed
+        if typed is None:
+            if len(name) == 0:
+                self._ensure_unnamed(server, statement)
+                server.put_bytes(frames.describe_frame(name) + frames.FLUSH_FRAME)
+            else:
+                self._ensure(desk, server, statement)
+                server.put_bytes(frames.describe_frame(statement.server_name) + frames.FLUSH_FRAME)
+            server.ledger.append(Owed(ledgers.DESCRIBED_QUIET, None, statement))
+            server.ledger.append(ledgers.OWED_COLUMNS_QUIET)
+            self.unsynced = True
+            self._stop_short()
+            return None
+        if name in self.overlay:
+            self.overlay[name] = typed
+        elif len(name) == 0:
+            self.unnamed = typed
+        else:
+            self.statements[name] = typed
+        return typed
 
     def decide_anew(self, statement: Statement) -> None:
         """The rules have changed by which a prepared statement was decided; its comments are not heard here."""
@@ -338,7 +385,13 @@ class Placer(Preparer):
         """
         server.put_bytes(frames.close_frame(marks.NOBODY) + frames.FLUSH_FRAME)
         server.ledger.append(ledgers.OWED_PROBE)
+        self._stop_short()
+
+    def _stop_short(self) -> None:
+        """The rest of a batch is not looked at until what was asked about it has been answered."""
         self.probing = True
+        # To repeat a batch it must have been consumed.
+        self.retry = False
 
     # -- answers of ours -----------------------------------------------------------------------------------
 

@@ -25,5 +25,6 @@ cdef class Preparer(Copier):
     cdef bytes _unknown_name(self, bytes name)
     @cython.locals(desk=Desk, name=bytes, statement=Statement, server_name=bytes)
     cdef _describe(self, ServerEnd server, bytearray buffer, Py_ssize_t position, Py_ssize_t stop)
+    cdef _expect_types(self, Desk desk, ServerEnd server, Statement statement)
     @cython.locals(name=bytes, statement=Statement)
     cdef _close(self, ServerEnd server, bytearray buffer, Py_ssize_t position, Py_ssize_t stop)

@@ -124,13 +124,20 @@ class Preparer(Copier):
         if len(name) == 0:
             self._ensure_unnamed(server, statement)
             server.put(buffer, position, stop)
+            self._expect_types(desk, server, statement)
             return
         if statement is None:
             server_name = self._unknown_name(name)
         else:
             self._ensure(desk, server, statement)
             server_name = statement.server_name
-        server.put_bytes(b"D" + (6 + len(server_name)).to_bytes(4, "big") + b"S" + server_name + b"\0")
+        server.put_bytes(frames.describe_frame(server_name))
+        self._expect_types(desk, server, statement)
+
+    def _expect_types(self, desk: Desk, server: Server, statement: Statement | None) -> None:
+        """The types that a server will tell the client are of use to us too."""
+        if desk.shards > 1:
+            server.ledger.append(Owed(ledgers.DESCRIBED, None, statement))
 
     def _close(self, server: Server, buffer: bytearray, position: int, stop: int) -> None:
         if stop - position < 7 or buffer[position + 5] != 0x53:

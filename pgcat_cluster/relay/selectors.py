@@ -12,7 +12,7 @@ from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from pgcat_cluster.relay import hashing, literals, octets
+from pgcat_cluster.relay import arrays, hashing, literals, octets
 from pgcat_cluster.relay.shapes import Scanner
 
 # What is found instead of a shard.
@@ -59,6 +59,11 @@ _TYPES: Mapping[str, tuple[int, int]] = {
     "timestamp": (1114, 8),
     "timestamptz": (1184, 8),
 }
+# The type of an array by that of its elements.
+ARRAYS: Final[Mapping[int, int]] = {
+    21: 1005, 23: 1007, 20: 1016, 25: 1009, 1043: 1015, 2950: 2951, 1114: 1115, 1184: 1185
+}  # fmt: skip
+_SAME_EVERYWHERE = frozenset({*ARRAYS, *ARRAYS.values()})
 _NAMES: Mapping[str, str] = {"smallint": "int2", "integer": "int4", "bigint": "int8"}
 _CASTS: Mapping[int, frozenset[str]] = {
     _INTEGER: frozenset({"int2", "int4", "int8"}),
@@ -133,11 +138,13 @@ class Selector:
     """Where one shape's keys stand, and which shards they lead to by a map.
 
     `slots` are constants: the place of the marker in the shape, the type that the constant is cast to by
-    PostgreSQL's own name (None: it is not), and whether a minus stands before it. `numbers` are parameters: the
-    number of $n, its cast, and whether nothing else in the statement has a say in its type.
+    PostgreSQL's own name (None: it is not), whether a minus stands before it, and whether it is an array of keys
+    (the cast is then that of its elements). `numbers` are parameters: the number of $n, its cast, whether nothing
+    else in the statement has a say in its type, and whether it is an array.
     """
 
     __slots__ = (
+        "_are_arrays",
         "_family",
         "_is_varchar",
         "_key_bytes",
@@ -146,6 +153,7 @@ class Selector:
         "_number_count",
         "_numbers",
         "_signs",
+        "_slot_arrays",
         "_slot_casts",
         "_slot_count",
         "_slots",
@@ -158,8 +166,8 @@ class Selector:
     def __init__(
         self,
         table: ShardTable,
-        slots: Sequence[tuple[int, str | None, bool]] = (),
-        numbers: Sequence[tuple[int, str | None, bool]] = (),
+        slots: Sequence[tuple[int, str | None, bool, bool]] = (),
+        numbers: Sequence[tuple[int, str | None, bool, bool]] = (),
     ) -> None:
         numbers = sorted(numbers, key=lambda number: number[0])
         own = _NAMES.get(table.key_type, table.key_type)
@@ -170,13 +178,15 @@ class Selector:
         self.has_constants = len(slots) > 0
         self.has_parameters = len(numbers) > 0
         self._slot_count = len(slots)
-        self._slots = array("q", [place for place, _, _ in slots] or [0])
-        self._slot_casts = array("q", [self._cast_oid(own, cast) for _, cast, _ in slots] or [0])
-        self._signs = array("q", [is_negative for _, _, is_negative in slots] or [False])
+        self._slots = array("q", [place for place, *_ in slots] or [0])
+        self._slot_casts = array("q", [self._cast_oid(own, slot[1]) for slot in slots] or [0])
+        self._signs = array("q", [slot[2] for slot in slots] or [False])
+        self._slot_arrays = array("q", [slot[3] for slot in slots] or [False])
         self._number_count = len(numbers)
-        self._numbers = array("q", [number for number, _, _ in numbers] or [0])
-        self._number_casts = array("q", [self._cast_oid(own, cast) for _, cast, _ in numbers] or [0])
-        self._sole = array("q", [is_alone for _, _, is_alone in numbers] or [False])
+        self._numbers = array("q", [number for number, *_ in numbers] or [0])
+        self._number_casts = array("q", [self._cast_oid(own, number[1]) for number in numbers] or [0])
+        self._sole = array("q", [number[2] for number in numbers] or [False])
+        self._are_arrays = array("q", [number[3] for number in numbers] or [False])
 
     def _cast_oid(self, own: str, cast: str | None) -> int:
         """The type of a cast, 0 for none, -1 for one that may change the key."""
@@ -247,7 +257,10 @@ class Selector:
                 kind = 0
                 if formats:
                     kind = two_bytes(buffer, formats_at + (2 * (number - 1) if formats > 1 else 0))
-                width = self._width(k, declared_type(types, number))
+                declared = declared_type(types, number)
+                if self._are_arrays[k]:
+                    declared = arrays.element_type(declared)
+                width = self._width(k, declared)
                 if width < 0 or kind > 1:
                     return _UNSURE
                 if is_null:
@@ -262,8 +275,31 @@ class Selector:
             at += length
         return found if found != _UNREAD else _UNSURE
 
+    def asks(self, types: bytes) -> bool:
+        """Whether only a server can tell a parameter's type: `types` leaves it open, and other places have a say."""
+        for k in range(self._number_count):
+            if not self._sole[k] and self._number_casts[k] >= 0 and is_left_open(types, self._numbers[k]):
+                return True
+        return False
+
+    def completed(self, types: bytes, told: bytes) -> bytes:
+        """`types` with what ParameterDescription told of the parameters that `asks` is about.
+
+        Of these only types that keys and their arrays may have: they have the same number everywhere.
+        """
+        count = two_bytes(bytearray(types), 0) if len(types) > 1 else 0
+        if self._number_count:
+            count = max(count, self._numbers[self._number_count - 1])
+        known = [declared_type(types, number) for number in range(1, count + 1)]
+        for k in range(self._number_count):
+            number = self._numbers[k]
+            oid = declared_type(told, number)
+            if not self._sole[k] and is_left_open(types, number) and oid in _SAME_EVERYWHERE:
+                known[number - 1] = oid
+        return count.to_bytes(2, "big") + b"".join([oid.to_bytes(4, "big") for oid in known])
+
     def _width(self, k: int, declared: int) -> int:
-        """How many bytes a parameter has in binary format, 0 for any number; -1 if its type is none to trust."""
+        """How many bytes a key has in binary format, 0 for any number; -1 if its type is none to trust."""
         cast = self._number_casts[k]
         if cast < 0:
             return -1
@@ -272,11 +308,15 @@ class Selector:
             if not self._sole[k]:
                 return -1
             declared = cast if cast else self._key_oid
+        return self._bytes_of(declared)
+
+    def _bytes_of(self, oid: int) -> int:
+        """How many bytes a key of this type has in binary format, 0 for any number; -1 if it is no type of keys."""
         if self._family == _INTEGER:
-            return integer_bytes(declared)
+            return integer_bytes(oid) if oid else -1
         if self._family == _TEXT:
-            return 0 if declared == 25 or declared == 1043 else -1
-        return self._key_bytes if declared == self._key_oid else -1
+            return 0 if oid == 25 or oid == 1043 else -1
+        return self._key_bytes if oid == self._key_oid else -1
 
     def _by_constant(
         self, slot: int, kind: int, buffer: bytearray, start: int, stop: int, is_utf8: bool
@@ -285,8 +325,9 @@ class Selector:
         cast = self._slot_casts[slot]
         if cast < 0:
             return _UNSURE
+        is_array = self._slot_arrays[slot] != 0
         if kind == 0x69 or kind == 0x64:
-            if self._family != _INTEGER:
+            if self._family != _INTEGER or is_array:
                 return _UNSURE
             status, magnitude = literals.read_digits(buffer, start, stop)
             if status == _WRONG_TEXT:
@@ -321,15 +362,30 @@ class Selector:
                 return _UNSURE
             if kind == 0x65 and b"\\" in text:
                 return _UNSURE
-            return self._by_text(text.replace(b"''", b"'"), is_utf8)
+            text = text.replace(b"''", b"'")
+            return (
+                self._by_elements(0, bytearray(text), 0, len(text), is_utf8)
+                if is_array
+                else self._by_text(text, is_utf8)
+            )
         if kind == 0x65 and has_byte(buffer, start, stop, 0x5C):
             return _UNSURE
+        if is_array:
+            return self._by_elements(integer_bytes(cast), buffer, start, stop, is_utf8)
         return self._by_written(integer_bytes(cast), buffer, start, stop, is_utf8)
 
     def _by_value(
         self, k: int, width: int, is_binary: bool, buffer: bytearray, start: int, stop: int, is_utf8: bool
     ) -> int:
         """The shard of the value that is bound as buffer[start:stop]."""
+        if self._are_arrays[k]:
+            return self._by_array(k, width, is_binary, buffer, start, stop, is_utf8)
+        return self._by_single(k, width, is_binary, buffer, start, stop, is_utf8)
+
+    def _by_single(
+        self, k: int, width: int, is_binary: bool, buffer: bytearray, start: int, stop: int, is_utf8: bool
+    ) -> int:
+        """The shard of the key buffer[start:stop] that is or is in the value of a parameter."""
         if is_binary and self._family != _TEXT:
             if stop - start != width:
                 return _UNSURE
@@ -346,6 +402,80 @@ class Selector:
         if self._family == _INTEGER:
             width = min(width, integer_bytes(self._number_casts[k]))
         return self._by_written(width, buffer, start, stop, is_utf8)
+
+    def _by_array(
+        self, k: int, width: int, is_binary: bool, buffer: bytearray, start: int, stop: int, is_utf8: bool
+    ) -> int:
+        """The shard of all keys in the array that is bound as buffer[start:stop]; NULL if there are none."""
+        if not is_binary:
+            if has_byte(buffer, start, stop, 0):
+                return _UNSURE
+            if self._family == _INTEGER:
+                width = min(width, integer_bytes(self._number_casts[k]))
+            return self._by_elements(width, buffer, start, stop, is_utf8)
+        # How many dimensions, whether there are NULLs, the type of the elements; per dimension its length and least
+        # index. The server refuses elements of another type than the parameter's.
+        if stop - start < 12:
+            return _UNSURE
+        dimensions = octets.length_at(buffer, start)
+        width = self._bytes_of(octets.length_at(buffer, start + 8))
+        if width < 0 or octets.length_at(buffer, start + 4) > 1:
+            return _UNSURE
+        if dimensions == 0:
+            return _NULL if stop - start == 12 else _UNSURE
+        if dimensions != 1 or stop - start < 20:
+            return _UNSURE
+        count = octets.length_at(buffer, start + 12)
+        found = _NULL
+        at = start + 20
+        while count:
+            count -= 1
+            if at + 4 > stop:
+                return _UNSURE
+            length = octets.length_at(buffer, at)
+            at += 4
+            if length == 0xFFFFFFFF:
+                continue
+            if length > stop - at:
+                return _UNSURE
+            shard = self._by_single(k, width, True, buffer, at, at + length, is_utf8)
+            at += length
+            if shard < 0:
+                return shard
+            if found != shard and found != _NULL:
+                return _SEVERAL
+            found = shard
+        return found if at == stop else _UNSURE
+
+    def _by_elements(self, width: int, buffer: bytearray, start: int, stop: int, is_utf8: bool) -> int:
+        """The shard of all keys in the array that is written as buffer[start:stop]; NULL if there are none."""
+        if not is_utf8 and not octets.cut(buffer, start, stop).isascii():
+            # There are encodings where half a character looks like a backslash.
+            return _UNSURE
+        at = arrays.opens_at(buffer, start, stop)
+        if at < 0:
+            return _UNSURE
+        found = _NULL
+        while True:
+            kind, begin, end, at = arrays.next_element(buffer, at, stop)
+            if kind == arrays.END:
+                return found
+            if kind == arrays.UNREAD:
+                return _UNSURE
+            if kind == arrays.PLAIN and arrays.is_null(buffer, begin, end):
+                if self._family == _TEXT:
+                    return _UNSURE  # with `array_nulls` off it is a text
+                continue
+            if kind == arrays.ESCAPED:
+                plain = arrays.unescaped(buffer, begin, end)
+                shard = self._by_written(width, plain, 0, len(plain), is_utf8)
+            else:
+                shard = self._by_written(width, buffer, begin, end, is_utf8)
+            if shard < 0:
+                return shard
+            if found != shard and found != _NULL:
+                return _SEVERAL
+            found = shard
 
     def _by_written(self, width: int, buffer: bytearray, start: int, stop: int, is_utf8: bool) -> int:
         """The shard of the key that is written as buffer[start:stop]; an integer is one of so many bytes."""
@@ -392,6 +522,12 @@ def declared_type(types: bytes, number: int) -> int:
     if at + 4 > len(types):
         return 0
     return types[at] << 24 | types[at + 1] << 16 | types[at + 2] << 8 | types[at + 3]
+
+
+def is_left_open(types: bytes, number: int) -> bool:
+    """Whether nobody declared a type for parameter $number."""
+    declared = declared_type(types, number)
+    return declared == 0 or declared == _UNKNOWN
 
 
 def two_bytes(buffer: bytearray, at: int) -> int:

@@ -33,6 +33,11 @@ cdef class Server(ServerEnd):
     cdef bint _is_ours(self, int kind) except? -1
     @cython.locals(owed=Owed, desk=Desk, ledger=Ledger)
     cdef _completed(self, ClientEnd client, int kind)
+    cdef _probed(self, ClientEnd client)
+    @cython.locals(ledger=Ledger, kind=int, statement=Statement)
+    cdef _told(self, ClientEnd client, bytes types)
+    @cython.locals(is_end=bint)
+    cdef _pass_columns(self, int kind)
     @cython.locals(statement=Statement, desk=Desk)
     cdef _parsed(self, ClientEnd client, Owed owed)
     @cython.locals(owed=Owed, client=ClientEnd, first=bint)

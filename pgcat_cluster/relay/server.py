@@ -73,6 +73,7 @@ class Server(ServerEnd):
                     if (kind == frames.DATA_ROW and length > CALL_BYTES_MAX) or (
                         frames.PASSES[kind] and kind != frames.DATA_ROW
                     ):
+                        self._pass_columns(kind)
                         self.remaining = stop - end
                         self.dropping = True
                         return end
@@ -81,6 +82,20 @@ class Server(ServerEnd):
                 run = stop
                 self._swallow(kind, buffer, stop - length + 4, stop)
                 continue
+            if client.probing and self.ledger.kind() == ledgers.COLUMNS_QUIET:
+                if stop > end:
+                    break
+                if kind == frames.ROW_DESCRIPTION or kind == frames.NO_DATA:
+                    # Delivered first, for what waits for this answer may leave this server.
+                    self._deliver(buffer, run, position)
+                    position = stop
+                    run = stop
+                    self._pass_columns(kind)
+                    self._probed(client)
+                    continue
+                if frames.PASSES[kind]:
+                    position = stop
+                    continue
             if frames.PASSES[kind]:
                 if client.retry and not frames.PREPARES[kind]:
                     client.retry = False
@@ -116,6 +131,12 @@ class Server(ServerEnd):
                     run = stop
                 self._completed(client, kind)
                 position = stop
+            elif kind == frames.PARAMETERS:
+                if self.ledger.kind() == ledgers.DESCRIBED_QUIET:
+                    self._deliver(buffer, run, position)
+                    run = stop
+                position = stop
+                self._told(client, octets.cut(buffer, stop - length + 4, stop))
             elif kind == frames.ERROR:
                 sqlstate = frames.error_code(buffer, position + 5, stop)
                 # A statement of ours may have failed, behind which stands a Sync of ours.
@@ -355,11 +376,33 @@ class Server(ServerEnd):
         if owed.kind == ledgers.PARSED:
             self._parsed(client, owed)
         elif owed is ledgers.OWED_PROBE:
-            client.probing = False
-            client.probed = True
-            client.replay()
+            self._probed(client)
         elif owed.kind == ledgers.CLOSED and owed.name is not None:
             client.answered.append(owed)
+
+    def _probed(self, client: Client) -> None:
+        """All that was sent of a batch has been answered."""
+        client.probing = False
+        client.probed = True
+        client.replay()
+
+    def _told(self, client: Client | None, types: bytes) -> None:
+        """ParameterDescription: what the client asked, or what we asked, for a statement's shard depends on it."""
+        ledger = self.ledger
+        kind = ledger.kind()
+        if kind != ledgers.DESCRIBED and kind != ledgers.DESCRIBED_QUIET:
+            return
+        statement = ledger.pop().statement
+        self._look()
+        if client is not None and client.desk is not None and statement is not None:
+            client.desk.statements.tell(statement, types)
+
+    def _pass_columns(self, kind: int) -> None:
+        """RowDescription or NoData may be the end of the answer to what we asked."""
+        is_end = kind == frames.ROW_DESCRIPTION or kind == frames.NO_DATA
+        if is_end and self.ledger.kind() == ledgers.COLUMNS_QUIET:
+            self.ledger.pop()
+            self._look()
 
     def _parsed(self, client: Client, owed: Owed) -> None:
         """A Parse of the client's succeeded."""
@@ -383,7 +426,10 @@ class Server(ServerEnd):
                 if first and owed.kind == ledgers.PARSED and client is not None:
                     # Whether it failed itself or was passed over is not known: it is nobody's.
                     client.answered.append(Owed(ledgers.CLOSED, b""))
-            elif owed.statement is not None:
+            elif owed.kind == ledgers.COLUMNS_QUIET:
+                if client is not None:
+                    client.probing = False
+            elif owed.statement is not None and owed.kind < ledgers.DESCRIBED:
                 if owed.kind == ledgers.CLOSED_QUIET:
                     # It was to be evicted, and is still there.
                     self.prepared[owed.statement] = 0
@@ -521,6 +567,10 @@ class Server(ServerEnd):
             if not ledger.is_empty() and ledger.kind() < ledgers.READY:
                 ledger.pop()
                 self._look()
+        elif kind == frames.PARAMETERS:
+            self._told(None, b"")
+        elif kind == frames.ROW_DESCRIPTION or kind == frames.NO_DATA:
+            self._pass_columns(kind)
         elif kind == frames.NOTIFICATION:
             client = self.client
             if client is not None:

@@ -18,7 +18,7 @@ cdef class Surveyor(ClientEnd):
     cdef Flow _decide_unread(self, Desk desk, bytearray buffer, Py_ssize_t start, Py_ssize_t stop)
     @cython.locals(known=Flow, shape=bytes)
     cdef Flow _decide(self, Desk desk, bytearray buffer, Py_ssize_t start, Py_ssize_t stop)
-    @cython.locals(p="unsigned char *", position=Py_ssize_t, role=int, local=bint, reads=bint, found=bint, decisive=Flow, kind=int, length=Py_ssize_t, stop=Py_ssize_t, flow=Flow, is_placed=bint, limit=Py_ssize_t, statement=Statement)
+    @cython.locals(p="unsigned char *", position=Py_ssize_t, role=int, local=bint, reads=bint, found=bint, decisive=Flow, kind=int, length=Py_ssize_t, stop=Py_ssize_t, flow=Flow, is_placed=bint, is_open=bint, limit=Py_ssize_t, statement=Statement)
     cdef int _survey(self, Desk desk, bytearray buffer, Py_ssize_t start, Py_ssize_t end) except? -1
     @cython.locals(limit=Py_ssize_t, name_start=Py_ssize_t, name_end=Py_ssize_t, text_end=Py_ssize_t, text=bytes, types=bytes, name=bytes, statement=Statement, named=Statement, flow=Flow)
     cdef Flow _flow_of(self, Desk desk, int kind, bytearray buffer, Py_ssize_t position, Py_ssize_t stop, Py_ssize_t end)

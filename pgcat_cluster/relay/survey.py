@@ -109,6 +109,7 @@ class Surveyor(ClientEnd):
         position = start
         self.planned.clear()
         is_placed = False
+        is_open = False
         role = REPLICA
         local = True
         reads = True
@@ -172,13 +173,17 @@ class Surveyor(ClientEnd):
                         statement = self.found
                         if statement is not None:
                             self.role_hint = statement.role_hint
-                        if statement is not None and desk.shards > 1:
+                            if statement.typed is not None:
+                                statement = statement.typed
+                            is_open = is_open or statement.is_open
+                        # Nobody knows the shard of an open one: its batch moves when a server has told its types.
+                        if statement is not None and desk.shards > 1 and not is_open:
                             if stop > end and stop - start <= BATCH_BYTES_MAX:
                                 return SURVEY_MORE
                             limit = stop if stop < end else end
                             if not self._place_bind(desk, statement, buffer, position, limit):
                                 return SURVEY_REFUSED
-                        is_placed = True
+                        is_placed = not is_open
                 if stop > end:
                     if stop - start <= BATCH_BYTES_MAX:
                         return SURVEY_MORE

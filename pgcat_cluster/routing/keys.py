@@ -59,13 +59,13 @@ def selector_of(table: ShardTable, terms: Iterable[Term], places: Mapping[int, i
 
     `places` are those of `render_with_places`.
     """
-    slots: list[tuple[int, str | None, bool]] = []
-    numbers: list[tuple[int, str | None, bool]] = []
+    slots: list[tuple[int, str | None, bool, bool]] = []
+    numbers: list[tuple[int, str | None, bool, bool]] = []
     for term in terms:
         if term.parameter:
-            numbers.append((term.parameter, term.cast, term.is_alone))
+            numbers.append((term.parameter, term.cast, term.is_alone, term.is_array))
         elif (place := places.get(term.location)) is not None:
-            slots.append((place, term.cast, term.is_negative))
+            slots.append((place, term.cast, term.is_negative, term.is_array))
         else:
             return None
     return Selector(table, slots, numbers)
@@ -99,7 +99,7 @@ def fault_of(code: int, shard_map: ShardMap) -> Fault:
             return Unsupported("the statement has too many constants to look for sharding keys among them")
     return Unsupported(
         f"the sharding key is not in a form that can only mean one value of type {name}",
-        detail=f"Expected: {expected}.",
+        detail=f"Expected: {expected}; or an array of such elements, of one dimension and without bounds.",
     )
 
 

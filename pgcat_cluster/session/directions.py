@@ -54,7 +54,7 @@ def locate(client: Client, statement: Statement | None, flow: Flow, found: int, 
         asked = Asked(text=text, is_utf8=client.is_utf8)
     else:
         asked = Asked(text=statement.text, types=statement.types, bind=text, is_utf8=client.is_utf8)
-    if found == selectors.MANY or (found == selectors.UNSURE and statement is not None):
+    if found == selectors.MANY:
         found = shard_of(flow, asked)
         if found >= 0:
             return found

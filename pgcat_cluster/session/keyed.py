@@ -113,11 +113,10 @@ def parameter_types(sharding: Sharding | None, asked: Asked) -> list[int]:
         return []
     told = {}
     if sharding is not None:
-        told = {
-            term.parameter: _OIDS.get(term.cast or sharding.map.key_type, _TEXT)
-            for term in keys_of(sharding, asked).terms
-            if term.parameter and term.is_alone
-        }
+        for term in keys_of(sharding, asked).terms:
+            if term.parameter and term.is_alone:
+                oid = _OIDS.get(term.cast or sharding.map.key_type, _TEXT)
+                told[term.parameter] = selectors.ARRAYS[oid] if term.is_array else oid
     return [
         int.from_bytes(asked.types[4 * number - 2 : 4 * number + 2], "big") or told.get(number, _TEXT)
         for number in range(1, count + 1)

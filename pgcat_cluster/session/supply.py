@@ -134,6 +134,8 @@ class Supply:
     def renew(self, pool: Pool) -> None:
         """No link of this pool is used again: those that rest close now, the others when they are released."""
         pool.generation += 1
+        # Another server may stand there now, or other tables.
+        desk_of(source_of(pool).account).statements.epoch += 1
         for server in list(pool.idle):
             assert isinstance(server, Server)
             self.retire(server)

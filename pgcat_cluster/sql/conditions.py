@@ -144,10 +144,7 @@ class Conditions:
             return []
         pin = self._terms.of_array(right)
         if pin is None:
-            value = self._terms.of(right) or self._terms.of(child(child(right, "TypeCast"), "arg"))
-            column.remark = (
-                "an array parameter" if value and value.parameter else "an array that is no ARRAY[…]"
-            )
+            column.remark = "one of an array that holds more than constants and parameters"
             return []
         return [Fact(column, pin, is_list=True)]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -14,7 +13,7 @@ from .key_rules import KeyRules, Kind
 from .levels import Refusal, Unread
 from .queries import Queries
 from .statement import Effect
-from .terms import Term, Terms
+from .terms import Term, Terms, type_name
 from .tree import Node, child, names, nodes, number, only, text
 
 __all__ = ["KeyRules", "Keys", "Term", "Verdict", "find_keys"]
@@ -58,17 +57,7 @@ def find_keys(statement: str, rules: KeyRules) -> Keys:
     if statements is None:
         return _nowhere("not understood: does not parse")
     trees = [nodes(root) for root in statements]
-    # By place, since the tree has the row of `set (a, b) = (…)` once for each column.
-    used = Counter(
-        parameter
-        for tree in trees
-        for parameter, _ in {
-            (number(body, "number"), number(body, "location")) for kind, body in tree if kind == "ParamRef"
-        }
-    )
-    values = Terms(
-        statement.encode(), frozenset(parameter for parameter, times in used.items() if times == 1)
-    )
+    values = Terms(statement.encode(), _alone(trees))
     terms: dict[Term, None] = {}
     keys: dict[str, None] = {}
     sets_key = False
@@ -87,6 +76,25 @@ def find_keys(statement: str, rules: KeyRules) -> Keys:
     if not terms:
         return Keys(verdict=Verdict.ANYWHERE, reason="names no sharded table")
     return Keys(verdict=Verdict.KEYED, reason=f"by {', '.join(keys)}", terms=tuple(terms), sets_key=sets_key)
+
+
+def _alone(trees: Iterable[Iterable[tuple[str, Node]]]) -> frozenset[int]:
+    """Parameters that occur once, or only in casts to one type: PostgreSQL takes it for theirs."""
+    # By place, since the tree has the row of `set (a, b) = (…)` once for each column.
+    places: dict[int, set[tuple[int, int]]] = {}
+    casts: dict[tuple[int, str], set[tuple[int, int]]] = {}
+    for n, tree in enumerate(trees):
+        for kind, body in tree:
+            if kind == "ParamRef":
+                places.setdefault(number(body, "number"), set()).add((n, number(body, "location")))
+            elif kind == "TypeCast" and "ParamRef" in child(body, "arg"):
+                of = child(child(body, "arg"), "ParamRef")
+                name = type_name(child(body, "typeName"))
+                if name:
+                    cast = number(of, "number"), name
+                    casts.setdefault(cast, set()).add((n, number(of, "location")))
+    once = [parameter for parameter, at in places.items() if len(at) == 1]
+    return frozenset(once + [parameter for (parameter, _), at in casts.items() if at == places[parameter]])
 
 
 def _nowhere(reason: str) -> Keys:

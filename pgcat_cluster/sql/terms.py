@@ -26,7 +26,9 @@ class Term:
     cast: str | None = None
     is_negative: bool = False
     is_alone: bool = False
-    """Its $n occurs once in the statement string, so nothing else has a say in its type."""
+    """Nothing else has a say in the type of its $n: it occurs once, or is cast to one type wherever it does."""
+    is_array: bool = False
+    """It is an array of such values, each of type `cast`; any of them may be the key."""
     context: Literal["compare", "insert"] = "compare"
 
 
@@ -42,7 +44,7 @@ class Pin(NamedTuple):
 
 
 class Terms:
-    """Makes terms of a statement string's nodes; knows its text, and which parameters occur once."""
+    """Makes terms of a statement string's nodes; knows its text, and which parameters are alone."""
 
     def __init__(self, text: bytes, alone: frozenset[int]) -> None:
         self._text = text
@@ -70,17 +72,24 @@ class Terms:
         return Pin(found) if found and None not in terms else None
 
     def of_array(self, node: Node) -> Pin | None:
-        """The values of ARRAY[…], also with a cast of the whole."""
+        """The values of ARRAY[…], of an array's text or of a parameter, also with a cast of the whole."""
         kind, body = only(node)
-        if kind == "A_ArrayExpr":
-            return self.all_of(children(body, "elements"))
-        if kind == "TypeCast":
-            name = _type_name(child(body, "typeName"), is_array=True)
-            pin = self.of_array(child(body, "arg")) if name else None
-            if name is None or pin is None or any(term.cast for term in pin.terms):
+        match kind:
+            case "A_ArrayExpr":
+                return self.all_of(children(body, "elements"))
+            case "A_Const" if "sval" in body:
+                term = self._constant(body)
+            case "ParamRef":
+                term = self.of(node)
+            case "TypeCast":
+                name = type_name(child(body, "typeName"), is_array=True)
+                pin = self.of_array(child(body, "arg")) if name else None
+                if name is None or pin is None or any(term.cast for term in pin.terms):
+                    return None
+                return Pin(tuple(replace(term, cast=name) for term in pin.terms))
+            case _:
                 return None
-            return Pin(tuple(replace(term, cast=name) for term in pin.terms))
-        return None
+        return Pin((replace(term, is_array=True),)) if term else None
 
     def _constant(self, body: Node) -> Term | None:
         if "ival" not in body and "fval" not in body and "sval" not in body:
@@ -90,7 +99,7 @@ class Terms:
 
     def _cast(self, body: Node) -> Term | None:
         kind, _ = only(child(body, "arg"))
-        name = _type_name(child(body, "typeName"))
+        name = type_name(child(body, "typeName"))
         if name in (None, "bpchar") or kind not in ("A_Const", "ParamRef"):
             return (
                 None  # char without a length pads: N'x' is one, whose constant does not stand where it begins
@@ -156,7 +165,7 @@ def _end_of_comment(statement: bytes, position: int) -> int:
     return position
 
 
-def _type_name(body: Node, *, is_array: bool = False) -> str | None:
+def type_name(body: Node, *, is_array: bool = False) -> str | None:
     """The type's name, if it is one that changes no value: no length, no precision, no set."""
     bounds = children(body, "arrayBounds")
     if "typmods" in body or "setof" in body or "pct_type" in body or len(bounds) != int(is_array):

@@ -32,6 +32,7 @@ FOLDER = Path(__file__).parent.parent / "corpus" / "sharding"
 SHARDS = 4
 _EXPECTATION = re.compile(r"    ((?:primary|replica), .+|refused: .+)$")
 _TOKEN = re.compile(r"\d[\w.]*|[eE]?'(?:[^']|'')*'|\$(\w*)\$.*?\$\1\$", re.DOTALL)
+_ARRAY = re.compile(r"'\{((?:-?\d+,? *)+)\}'")
 _INTEGER = re.compile(r"[eE]?(?:'|\$\w*\$)?\s*(-?)(\d+)\s*(?:'|\$\w*\$)?$")
 
 
@@ -76,11 +77,19 @@ def described(text: str) -> str:
 def _shards(text: str, keys: Keys) -> str:
     if keys.verdict is Verdict.ANYWHERE:
         return "any shard"
-    values = dict.fromkeys(value_of(text, term) for term in keys.terms)
+    values = dict.fromkeys(value for term in keys.terms for value in values_of(text, term))
     numbers = {pg_bigint_hash(value, SHARDS) for value in values if isinstance(value, int)}
     if any(isinstance(value, str) for value in values):
         return f"shard of {' '.join(map(str, values))}"
     return f"shard{'s' * (len(numbers) > 1)} {' '.join(map(str, sorted(numbers)))}"
+
+
+def values_of(text: str, term: Term) -> list[int | str]:
+    """The integers of an array where they are plain to see, else the one value."""
+    value = value_of(text, term)
+    if term.is_array and isinstance(value, str) and (array := _ARRAY.fullmatch(value)):
+        return [int(integer) for integer in array[1].split(",")]
+    return [value]
 
 
 def value_of(text: str, term: Term) -> int | str:

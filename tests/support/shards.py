@@ -115,13 +115,14 @@ class Shards:
         """The one shard of all values, as PostgreSQL reads them; None: several, or a value that is no key."""
         found: set[int] = set()
         for term in terms:
-            key = self.key_of(text, term, parameters)
-            if key is None:
+            keys = self.keys_of(text, term, parameters)
+            if keys is None:
                 return None
-            found.add(pg_bigint_hash(key, len(self.shards)))
+            found.update(pg_bigint_hash(key, len(self.shards)) for key in keys)
         return found.pop() if len(found) == 1 else None
 
-    def key_of(self, text: str, term: Term, parameters: Sequence[str | None] = ()) -> int | None:
+    def keys_of(self, text: str, term: Term, parameters: Sequence[str | None] = ()) -> list[int] | None:
+        """The key that a value is, or those in an array; None if it is none."""
         if term.parameter:
             value = parameters[term.parameter - 1]
             if value is None:
@@ -132,15 +133,18 @@ class Shards:
             assert token is not None, (text, term)
             literal = token[0]
         if literal.isdigit() and term.cast in (None, "int8", "int4", "int2"):
-            return -int(literal) if term.is_negative else int(literal)
+            return [-int(literal) if term.is_negative else int(literal)]
         sign = "-" if term.is_negative else ""
         cast = f"::{term.cast}" if term.cast else ""
-        found = self.whole.run(f"select {sign}({literal}{cast})::bigint")
+        value = f"{sign}({literal}{cast})::bigint"
+        if term.is_array:
+            value = f"unnest({literal}::{term.cast or 'bigint'}[])::bigint"
+        found = self.whole.run(f"select {value}")
         if found.failed:
             return None
         ((_, rows),) = found.results
-        (((value,), _),) = rows
-        return None if value is None else int(value)
+        keys = [int(key) for (key,), _ in rows if key is not None]
+        return keys or None
 
     def differences(
         self, text: str, shard: int, parameters: Sequence[str | None] = (), seen: Counter[str] | None = None

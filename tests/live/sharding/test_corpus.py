@@ -12,6 +12,7 @@ import psycopg
 import pytest
 
 from pgcat_cluster.demo.stack import Stack
+from pgcat_cluster.relay.selectors import ARRAYS
 from pgcat_cluster.routing import pg_bigint_hash
 from pgcat_cluster.sql import grammar
 from tests.support.keyed_routes import (
@@ -97,7 +98,8 @@ class Fixture:
         """The value for each parameter of a statement; of no type if no server takes the statement."""
         count = max((int(number) for number in re.findall(r"\$(\d+)\b", text)), default=0)
         types = self.databases.shards[0].parameter_types(text) if count else []
-        return Parameters([str(VALUE).encode()] * count, types if len(types) == count else [0] * count)
+        values = [f"{{{VALUE}}}" if oid in ARRAYS.values() else str(VALUE) for oid in types or [0] * count]
+        return Parameters([value.encode() for value in values], types if len(types) == count else [0] * count)
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Mapping
 
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pgcat_cluster.relay.flows import Flow, Statements
 from pgcat_cluster.relay.selectors import (
     MANY,
     NULL,
@@ -28,14 +30,21 @@ SHARDS = 1009
 
 
 def found(
-    key_type: str, literal: str, cast: str | None = None, *, is_negative: bool = False, is_utf8: bool = True
+    key_type: str,
+    literal: str,
+    cast: str | None = None,
+    *,
+    is_negative: bool = False,
+    is_utf8: bool = True,
+    is_array: bool = False,
 ) -> int:
     """What the only constant of a statement says."""
     text = bytearray(f"select 1 from t where k = {literal}".encode())
     scanner = Scanner()
     shape = scanner.scan(text, 0, len(text))
     assert shape is not None
-    selector = Selector(ShardTable("hash", key_type, SHARDS), [(shape.rindex(0), cast, is_negative)])
+    slot = (shape.rindex(0), cast, is_negative, is_array)
+    selector = Selector(ShardTable("hash", key_type, SHARDS), [slot])
     return selector.by_constants(scanner, text, is_utf8)
 
 
@@ -225,16 +234,15 @@ def test_keys_of_several_constants() -> None:
     shape = scanner.scan(text, 0, len(text)) or b""
     first, second = shape.index(b"\0i"), shape.rindex(b"\0i")
     table = ShardTable("modulo", "bigint", 4)
-    assert Selector(table, [(first, None, False)]).by_constants(scanner, text) == 1
-    assert Selector(table, [(second, None, False)]).by_constants(scanner, text) == SEVERAL
-    assert (
-        Selector(table, [(first, None, False), (second, None, False)]).by_constants(scanner, text) == SEVERAL
-    )
-    assert Selector(table, [(first + 1, None, False)]).by_constants(scanner, text) == UNSURE
+    assert Selector(table, [(first, None, False, False)]).by_constants(scanner, text) == 1
+    assert Selector(table, [(second, None, False, False)]).by_constants(scanner, text) == SEVERAL
+    both = Selector(table, [(first, None, False, False), (second, None, False, False)])
+    assert both.by_constants(scanner, text) == SEVERAL
+    assert Selector(table, [(first + 1, None, False, False)]).by_constants(scanner, text) == UNSURE
     assert Selector(table).by_constants(scanner, text) == UNSURE
     few = Scanner(constants_max=5)
     few.scan(text, 0, len(text))
-    assert Selector(table, [(first, None, False)]).by_constants(few, text) == MANY
+    assert Selector(table, [(first, None, False, False)]).by_constants(few, text) == MANY
 
 
 def test_lists_ranges_and_other_functions() -> None:
@@ -285,8 +293,9 @@ def bound(
     cast: str | None = None,
     is_alone: bool = True,
     number: int = 1,
+    is_array: bool = False,
 ) -> int:
-    selector = Selector(ShardTable("hash", key_type, SHARDS), (), [(number, cast, is_alone)])
+    selector = Selector(ShardTable("hash", key_type, SHARDS), (), [(number, cast, is_alone, is_array)])
     around = bytearray(b"\xff\0") + message + b"\0\0\0"
     return selector.by_parameters(around, 2, 2 + len(message), declared, True)
 
@@ -356,7 +365,7 @@ def test_parameters_of_other_types() -> None:
 
 def test_several_parameters_and_their_formats() -> None:
     table = ShardTable("modulo", "bigint", 4)
-    two = Selector(table, (), [(3, None, True), (1, None, True), (3, None, False)])
+    two = Selector(table, (), [(3, None, True, False), (1, None, True, False), (3, None, False, False)])
     one, five, six = (number.to_bytes(8, "big") for number in (1, 5, 6))
     all_binary = bind(one, None, five, formats=(1,))
     mixed = bind(b"1", b"x", five, formats=(0, 0, 1))
@@ -374,7 +383,7 @@ def test_several_parameters_and_their_formats() -> None:
 
 def test_a_bind_that_is_cut_off_is_unsure() -> None:
     message = bind(b"ignored", (5).to_bytes(8, "big"), formats=(0, 1))
-    selector = Selector(ShardTable("hash", "bigint", SHARDS), (), [(2, None, True)])
+    selector = Selector(ShardTable("hash", "bigint", SHARDS), (), [(2, None, True, False)])
     whole = functions.pg_bigint_hash(5, SHARDS)
     answers = [selector.by_parameters(message, 0, stop, b"") for stop in range(5, len(message) + 1)]
     assert (
@@ -390,5 +399,295 @@ def test_any_bytes_are_a_bind_or_none(content: bytes, declared: bytes, data: st.
         + content
     )
     for key_type in ("bigint", "text", "uuid", "timestamptz"):
-        selector = Selector(ShardTable("hash", key_type, 7), (), [(1, None, True), (2, None, True)])
+        selector = Selector(
+            ShardTable("hash", key_type, 7), (), [(1, None, True, False), (2, None, True, False)]
+        )
         assert -7 <= selector.by_parameters(message, 0, len(message), declared, True) < 7
+
+
+# -- arrays
+
+
+def of_array(key_type: str, text: str, cast: str | None = None, *, is_utf8: bool = True) -> set[int]:
+    """What an array says in every place where it may stand as text; it should be one thing."""
+    doubled = text.replace("'", "''")
+    said = {found(key_type, f"'{doubled}'", cast, is_array=True, is_utf8=is_utf8)}
+    said.add(found(key_type, f"$a${text}$a$", cast, is_array=True, is_utf8=is_utf8))
+    if "\\" not in text:
+        said.add(found(key_type, f"E'{doubled}'", cast, is_array=True, is_utf8=is_utf8))
+    if is_utf8:
+        said.add(bound(key_type, bind(text.encode()), cast=cast, is_array=True))
+    return said
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{5}",
+        "{5,5}",
+        " { 5 , +5,005 } ",
+        '{"5"," 5 "}',
+        "{\t5\n,NULL,null,\v5\r}",
+        "{NULL,5}",
+        '{"\\5"}',
+        "{5,nUlL}",
+    ],
+)
+def test_an_array_of_integers(text: str) -> None:
+    five = {functions.pg_bigint_hash(5, SHARDS)}
+    for key_type in ("bigint", "integer", "smallint"):
+        for cast in (None, "int8", "int4", "int2"):
+            assert of_array(key_type, text, cast) == five
+        assert of_array(key_type, text, "text") == {UNSURE}
+
+
+@pytest.mark.parametrize(
+    ("code", "texts"),
+    [
+        (SEVERAL, ("{5,6}", "{5,NULL,-5}", "{1,2,3,4,5}")),
+        (NULL, ("{}", " { } ", "{NULL}", "{null , Null}")),
+        (OUT_OF_RANGE, ("{9223372036854775808}", '{"-9223372036854775809"}')),
+        (WRONG_TEXT, ("{a}", "{5.0}", '{""}', "{5 5}", "{5;5}", '{"NULL"}')),
+        (
+            UNSURE,
+            ("", "5", "{", "}", "{5", "5}", "{5,}", "{,5}", "{5,,5}", "{5}5", "{5}}", "{{5}}", "{{5},{5}}"),
+        ),
+        (
+            UNSURE,
+            (
+                "[1:1]={5}",
+                "[0:0]={5}",
+                '{"5}',
+                '{"5"5}',
+                '{5"5"}',
+                "{\\5}",
+                "(5)",
+                "{0x5}",
+                "{} {}",
+            ),
+        ),
+        (UNSURE, ('{"5', '{"5\\', '{"5\\"', '{"5" ', "{5,{5}}", "{ ", "{}x", "{5} x")),
+    ],
+)
+def test_what_is_no_array_of_one_key(code: int, texts: tuple[str, ...]) -> None:
+    assert {text: of_array("bigint", text) for text in texts} == {text: {code} for text in texts}
+
+
+def test_the_range_of_elements() -> None:
+    assert of_array("bigint", "{40000}", "int2") == of_array("smallint", "{40000}") == {OUT_OF_RANGE}
+    assert of_array("integer", "{3000000000}", "int8") == {OUT_OF_RANGE}
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("{abc}", "abc"),
+        ("{ a b }", "a b"),
+        ('{""}', ""),
+        ('{" a,b} "}', " a,b} "),
+        ('{"NULL"}', "NULL"),
+        ('{"a\\"b\\\\c\\d"}', 'a"b\\cd'),
+        ("{it's}", "it's"),
+        ("{grün €}", "grün €"),
+        ("{'}", "'"),
+    ],
+)
+def test_an_array_of_texts(text: str, key: str) -> None:
+    for key_type in ("text", "varchar"):
+        if key_type == "varchar" and key.endswith(" "):
+            assert of_array(key_type, text) == {UNSURE}
+        else:
+            assert of_array(key_type, text) == {functions.pg_text_hash(key, SHARDS)}
+    if not key.isascii():
+        assert of_array("text", text, is_utf8=False) == {UNSURE}
+
+
+def test_null_in_an_array_of_texts_may_be_a_text() -> None:
+    assert of_array("text", "{a,NULL}") == of_array("varchar", "{null}") == {UNSURE}
+    assert of_array("text", "{}") == {NULL}
+
+
+def test_arrays_of_other_types() -> None:
+    for text in (f"{{{UUID},NULL}}", f'{{"{{{UUID}}}"}}', f'{{"{UUID}"}}'):
+        assert of_array("uuid", text) == {functions.pg_uuid_hash(bytes.fromhex(UUID), SHARDS)}
+    assert of_array("uuid", f"{{{{{UUID}}}}}") == {UNSURE}
+    moment = functions.pg_timestamp_hash(MOMENT, SHARDS)
+    for text in ("{2026-01-31 00:00:00}", '{"2026-01-31T00:00:00",NULL}'):
+        assert of_array("timestamp", text, "timestamp") == {moment}
+        assert of_array("timestamptz", text) == of_array("timestamp", text, "timestamptz") == {UNSURE}
+    assert of_array("timestamptz", '{"2026-01-31 00:00:00Z"}') == {moment}
+
+
+def test_constants_that_are_no_arrays() -> None:
+    for literal in ("5", "5.0", "n'{5}'", "u&'{5}'", "'{5'\n'}'", "E'{\\x35}'"):
+        assert found("bigint", literal, is_array=True) == UNSURE
+    assert found("bigint", "'{5}'", is_array=True, is_negative=True) == UNSURE
+
+
+def packed(oid: int, *elements: bytes | None, dimensions: int = 1, flags: int = 0, least: int = 1) -> bytes:
+    """An array in binary format."""
+    head = struct.pack(">III", dimensions, flags, oid)
+    for _ in range(dimensions):
+        head += struct.pack(">Ii", len(elements), least)
+    return head + b"".join(
+        b"\xff\xff\xff\xff" if element is None else struct.pack(">I", len(element)) + element
+        for element in elements
+    )
+
+
+ARRAYS = {21: 1005, 23: 1007, 20: 1016, 25: 1009, 1043: 1015, 2950: 2951, 1114: 1115, 1184: 1185}
+
+
+def in_binary(key_type: str, value: bytes, declared: bytes = b"\0\0", cast: str | None = None) -> int:
+    return bound(key_type, bind(value, formats=(1,)), declared, is_array=True, cast=cast)
+
+
+def test_binary_arrays_of_integers() -> None:
+    five = functions.pg_bigint_hash(5, SHARDS)
+    for oid, width in ((20, 8), (23, 4), (21, 2)):
+        key = (5).to_bytes(width, "big")
+        for key_type in ("bigint", "integer", "smallint"):
+            for declared in (types(ARRAYS[oid]), b"", types(0), types(705)):
+                for value in (
+                    packed(oid, key),
+                    packed(oid, key, None, key, flags=1),
+                    packed(oid, key, least=-3),
+                ):
+                    assert in_binary(key_type, value, declared) == five
+            assert in_binary(key_type, packed(oid), types(ARRAYS[oid])) == NULL
+            assert in_binary(key_type, packed(oid, dimensions=0), types(ARRAYS[oid])) == NULL
+            assert in_binary(key_type, packed(oid, None, None, flags=1)) == NULL
+            assert in_binary(key_type, packed(oid, bytes(width), b"\xff" * width)) == SEVERAL
+            for wrong in (
+                packed(oid, key + b"\0"), packed(oid, key)[:-1], packed(oid, key) + b"\0", packed(25, key),
+                packed(0, key),
+                packed(oid, key, key, dimensions=2), packed(oid, key, flags=2), packed(oid, dimensions=0) + b"\0", b"",
+                packed(oid, key)[:16], packed(oid, key)[:22], packed(oid, key, dimensions=-1 & 0xFF),
+            ):  # fmt: skip
+                assert in_binary(key_type, wrong) == UNSURE
+    assert in_binary("smallint", packed(23, (40000).to_bytes(4, "big"))) == OUT_OF_RANGE
+    assert in_binary("bigint", packed(23, (40000).to_bytes(4, "big")), cast="int2") == OUT_OF_RANGE
+    assert bound("bigint", bind(None), is_array=True) == NULL
+
+
+def test_the_type_of_an_array_is_certain_or_it_is_not_read() -> None:
+    for declared in (types(20), types(25), types(1009), types(1231), types(2276)):
+        assert bound("bigint", bind(b"{5}"), declared, is_array=True) == UNSURE
+    assert bound("bigint", bind(b"{5}"), is_array=True, is_alone=False) == UNSURE
+    assert bound("bigint", bind(b"5"), types(1016)) == UNSURE
+    assert bound("bigint", bind(b"{5}"), types(1016), is_array=True, cast="text") == UNSURE
+    assert bound("bigint", bind(b"{5}\0"), types(1016), is_array=True) == UNSURE
+
+
+def test_binary_arrays_of_other_types() -> None:
+    for oid in (25, 1043):
+        for key_type in ("text", "varchar"):
+            for key in ("", "é,}", 'a"\\', "NULL"):
+                assert in_binary(
+                    key_type, packed(oid, key.encode(), None), types(ARRAYS[oid])
+                ) == functions.pg_text_hash(key, SHARDS)
+    assert in_binary("varchar", packed(25, b"a ")) == UNSURE
+    raw = bytes.fromhex(UUID)
+    assert in_binary("uuid", packed(2950, raw), types(2951)) == functions.pg_uuid_hash(raw, SHARDS)
+    assert in_binary("uuid", packed(25, raw)) == in_binary("uuid", packed(2950, raw[1:])) == UNSURE
+    for key_type, oid in (("timestamp", 1114), ("timestamptz", 1184)):
+        value = MOMENT.to_bytes(8, "big")
+        expected = functions.pg_timestamp_hash(MOMENT, SHARDS)
+        assert in_binary(key_type, packed(oid, value, value), types(ARRAYS[oid])) == expected
+        assert in_binary(key_type, packed(1114 + 1184 - oid, value)) == UNSURE
+        assert in_binary(key_type, packed(oid, value, (2**63 - 1).to_bytes(8, "big"))) == UNSURE
+
+
+_ELEMENTS = st.lists(
+    st.one_of(st.none(), st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=5))
+)
+
+
+@given(_ELEMENTS, st.sampled_from(["", " ", "\t\n"]))
+def test_what_is_written_by_the_rules_is_read(elements: list[str | None], blank: str) -> None:
+    """As PostgreSQL writes an array of texts: everything in quotes."""
+    escaped = [
+        "NULL" if one is None else '"' + one.replace("\\", "\\\\").replace('"', '\\"') + '"'
+        for one in elements
+    ]
+    text = blank + "{" + blank + f"{blank},{blank}".join(escaped) + blank + "}" + blank
+    shards = {functions.pg_text_hash(one, SHARDS) for one in elements if one is not None}
+    expected = NULL if not shards else SEVERAL if len(shards) > 1 else shards.pop()
+    assert (
+        in_binary("text", packed(25, *[one if one is None else one.encode() for one in elements])) == expected
+    )
+    if None not in elements:
+        assert bound("text", bind(text.encode()), is_array=True) == expected
+
+
+# An array as the rules have it: elements in quotes or not, commas between them, blanks around everything.
+_ELEMENT = r'(?:"(?:[^"\\]|\\.)*"|[^"\\{},\s](?:[^"\\{},]*[^"\\{},\s])?)'
+_ARRAY = re.compile(rf"\s*\{{\s*(?:{_ELEMENT}\s*(?:,\s*{_ELEMENT}\s*)*)?\}}\s*", re.DOTALL | re.ASCII)
+
+
+@given(
+    st.one_of(
+        st.text('{}",\\ 5-aNUL[:]=\n', max_size=12), st.text('{}",\\ 5-', max_size=9).map("{{{}}}".format)
+    )
+)
+def test_an_array_of_which_a_shard_is_told_is_one(text: str) -> None:
+    """Against a reading of the rules by other means."""
+    for code in of_array("bigint", text):
+        if code < 0 and code != NULL:
+            continue
+        assert _ARRAY.fullmatch(text), text
+        words = re.findall(_ELEMENT, text.strip()[1:-1], re.DOTALL | re.ASCII)
+        plain = [
+            re.sub(r"\\(.)", r"\1", word.strip('"'), flags=re.DOTALL)
+            for word in words
+            if word.lower() != "null"
+        ]
+        shards = {functions.pg_bigint_hash(int(word), SHARDS) for word in plain}
+        assert shards == ({code} if code >= 0 else set()), text
+
+
+def test_what_only_a_server_can_tell() -> None:
+    table = ShardTable("hash", "bigint", SHARDS)
+    shared = Selector(table, (), [(2, None, False, False), (4, "int8", False, True), (3, None, True, False)])
+    for open_types in (b"", types(), types(20), types(25, 0, 20), types(0, 705, 0, 1016), types(0, 20, 0, 0)):
+        assert shared.asks(open_types)
+    for declared in (types(0, 20, 0, 1016), types(0, 1700, 0, 25)):
+        assert not shared.asks(declared)
+    assert not Selector(table, (), [(1, None, True, False), (2, "text", False, False)]).asks(b"")
+    assert not Selector(table).asks(b"")
+    told = types(25, 23, 20, 1007, 1700)
+    assert shared.completed(b"", told) == types(0, 23, 0, 1007)
+    assert shared.completed(types(), told) == types(0, 23, 0, 1007)
+    # What was declared stays, and so does what no key can be: its number may be another one elsewhere.
+    assert shared.completed(types(1043, 20, 0, 0, 0), told) == types(1043, 20, 0, 1007, 0)
+    assert shared.completed(b"", types(25, 1700, 20, 16385)) == types(0, 0, 0, 0)
+    assert shared.completed(b"", types(25)) == types(0, 0, 0, 0)
+    assert not shared.asks(shared.completed(b"", told))
+
+
+def test_a_statement_whose_types_were_told_is_another_one() -> None:
+    selector = Selector(ShardTable("hash", "bigint", SHARDS), (), [(1, None, False, False)])
+    statements = Statements(2)
+    flow = Flow(0, 0, "", selector=selector)
+    text = b"select $1"
+    asked = statements.make(text, types(), flow)
+    statements.tell(asked, types(23))
+    assert asked.typed is None  # it was not open
+    asked.is_open = True
+    statements.tell(asked, types(23))
+    typed = statements.get(text + b"\0" + types())
+    assert typed is asked.typed
+    assert typed is not None
+    assert (typed.types, typed.is_open, typed.told) == (types(23), False, statements.epoch)
+    assert typed.server_name != asked.server_name
+    # Told again, by another server, it stays.
+    statements.tell(asked, types(20))
+    assert asked.typed is typed
+    statements.epoch += 1
+    assert statements.get(text + b"\0" + types()) is None
+    assert statements.make(text, types(), flow) is not asked
+    for number in range(5):
+        other = statements.make(b"other %d" % number, types(), flow)
+        other.is_open = True
+        statements.tell(other, types(20))
+        assert len(statements.by_content) <= 2

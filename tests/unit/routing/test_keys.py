@@ -58,7 +58,7 @@ def test_shards_of_keys(shard_map: ShardMap, keys: list[Key], shards: list[int |
 
 
 def test_a_selector_is_made_of_terms() -> None:
-    text = bytearray(b"select * from t where k in (9, 10) or k = -5 or k = $1")
+    text = bytearray(b"select * from t where k in (9, 10) or k = -5 or k = $1 or k = any('{9, 10}')")
     scanner = Scanner()
     shape = scanner.scan(text, 0, len(text)) or b""
     rendered, places = render_with_places(shape)
@@ -66,6 +66,7 @@ def test_a_selector_is_made_of_terms() -> None:
         Term(location=rendered.index("1)")),
         Term(location=rendered.index("-1") + 1, is_negative=True),
         Term(parameter=1, is_alone=True),
+        Term(location=rendered.index("'x'"), is_array=True),
     ]
     selector = selector_of(table_of(BY_CUSTOMER), terms, places)
     assert selector is not None
@@ -97,7 +98,9 @@ def test_the_data_plane_reads_what_is_read_here(case: tuple[KeyType, str]) -> No
     scanner = Scanner()
     assert scanner.scan(text, 0, len(text)) == b"\0s"
     shard_map = ShardMap(name="m", kind="hash", key_type=key_type, shards=1009)
-    found = selectors.Selector(table_of(shard_map), [(0, None, False)]).by_constants(scanner, text, True)
+    found = selectors.Selector(table_of(shard_map), [(0, None, False, False)]).by_constants(
+        scanner, text, True
+    )
     if found >= 0:
         try:
             assert shard_of(shard_map, key_of_text(key_type, key_text)) == found

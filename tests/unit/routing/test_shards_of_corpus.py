@@ -35,7 +35,7 @@ def test_constants_lead_to_the_shard_that_the_corpus_says() -> None:
         keys = find_keys(words, rules())
         if keys.verdict is not Verdict.KEYED or any(term.parameter for term in keys.terms):
             continue
-        slots = [(places[term.location], term.cast, term.is_negative) for term in keys.terms]
+        slots = [(places[term.location], term.cast, term.is_negative, term.is_array) for term in keys.terms]
         shard = Selector(TABLE, slots).by_constants(scanner, statement)
         said = shards_said(route)
         if len(said) == 1:

@@ -34,7 +34,9 @@ def said(text: str, term: Term) -> str:
         rest = text.encode()[term.location :].decode()
         value = rest[: next((at for at, letter in enumerate(rest) if letter in " ,);]:"), len(rest))]
     sign = "-" if term.is_negative else ""
-    return f"{sign}{value}{'::' + term.cast if term.cast else ''}{' in' if term.context == 'insert' else ''}"
+    cast = f"::{term.cast}" if term.cast else ""
+    array = "[]" if term.is_array and (cast or term.parameter) else ""
+    return f"{sign}{value}{cast}{array}{' in' if term.context == 'insert' else ''}"
 
 
 @pytest.mark.parametrize(
@@ -72,6 +74,13 @@ def said(text: str, term: Term) -> str:
         ("customer_id in (5, -6, '7', $1)", "5 -6 '7' $1"),
         ("customer_id = any (array[5, 6])", "5 6"),
         ("customer_id = some (array[5, 6]::bigint[])", "5::int8 6::int8"),
+        ("customer_id = any ('{5, 6}')", "'{5"),
+        ("customer_id = any (('{5}'::bigint[]))", "'{5}'::int8[]"),
+        ("customer_id = any (cast('{5}' as text[]))", "'{5}'::text[]"),
+        ("customer_id = any (E'{5}')", "E'{5}'"),
+        ("customer_id = any ($1)", "$1[]"),
+        ("customer_id = some ($1::int4[])", "$1::int4[]"),
+        ("customer_id = any (array[$1, '5']::int8[])", "$1::int8 '5'::int8"),
         ("customer_id between $1 and $1", "$1"),
         ("(customer_id, id) = (5, 6)", "5"),
         ("(id, customer_id) = (5, 6)", "6"),
@@ -138,7 +147,22 @@ def test_a_condition_binds(condition: str, found: str) -> None:
         "customer_id = nchar '5'",
         "customer_id = '5'::bpchar",
         "customer_id = '5' collate \"C\"",
-        "customer_id = any ('{5}')",
+        "customer_id = all ('{5}')",
+        "customer_id <> all ('{5}')",
+        "customer_id <> any ($1)",
+        "not customer_id = any ('{5}')",
+        "5 = any (customer_id)",
+        "customer_id = any (5)",
+        "customer_id = any (null)",
+        "customer_id = any (array[5, null])",
+        "customer_id = any (array[array[5]])",
+        "customer_id = any ('{5}'::bigint)",
+        "customer_id = any ('{5}'::text::bigint[])",
+        "customer_id = any ('{a}'::varchar(1)[])",
+        "customer_id = any ('{{5}}'::bigint[][])",
+        "customer_id = any ($1::bigint)",
+        "customer_id = any ($1 || '{5}')",
+        "customer_id = any (tags)",
         "customer_id = any (array[5, abs(6)])",
         "customer_id in (5, abs(6))",
         "customer_id in (5, null)",
@@ -637,6 +661,15 @@ def test_a_parameter_tells_whether_it_is_alone() -> None:
         for term in find_keys("select $2 from orders where customer_id in ($1, $2)", RULES).terms
     }
     assert alone == {(1, True), (2, False)}
+    for text, is_alone in (
+        ("select $1::bigint from orders where customer_id = $1::int8", True),
+        ("select $1::int4 from orders where customer_id = $1::int8", False),
+        ("select $1 from orders where customer_id = $1::int8", False),
+        ("select $1::bigint[] from orders where customer_id = any ($1::int8[])", False),
+        ("select 1 from orders where customer_id = any ($1::int8[])", True),
+        ("select 1 from orders where customer_id = $1 and customer_id = any ($1)", False),
+    ):
+        assert {term.is_alone for term in find_keys(text, RULES).terms} == {is_alone}, text
 
 
 def test_the_reason_names_what_a_statement_is_bound_by() -> None:
