@@ -397,7 +397,7 @@ class Client(Borrower):
             if end - bind < 12 or p[bind] != frames.BIND or p[bind + 5] != 0 or p[bind + 6] != 0:
                 return -1
             name = b""
-            statement = desk.statements.get(octets.cut(buffer, position + 6, stop))
+            statement = desk.statements.get(octets.cut(buffer, position + 6, stop), self.context)
             length = octets.length_at(buffer, bind + 1)
             bind_stop = stop = bind + 1 + length
             if length < 4 or length > frames.LENGTH_MAX:
@@ -467,7 +467,7 @@ class Client(Borrower):
             self._ensure_unnamed(server, statement)
             server.write(buffer, position, stop)
         else:
-            self._ensure(desk, server, statement)
+            statement = self._ensure(desk, server, name, statement)
             length = 5 + len(statement.server_name) + first_stop - name_end
             renamed = bytearray(b"B" + length.to_bytes(4, "big") + b"\0" + statement.server_name)
             octets.append(renamed, buffer, name_end, stop)
@@ -521,7 +521,9 @@ class Client(Borrower):
             return stop
         name = frames.cut_name(octets.cut(buffer, position + 5, name_end))
         if is_held:
-            known = desk.statements.get(octets.cut(buffer, name_end + 1, stop)) if self.has_shapes else None
+            known = None
+            if self.has_shapes:
+                known = desk.statements.get(octets.cut(buffer, name_end + 1, stop), self.context)
             if known is None:
                 known = self._define(desk, len(name) > 0, buffer, name_end + 1, text_end, stop)
                 if not self._locate_constants(desk, known, buffer, name_end + 1, text_end):
@@ -666,7 +668,7 @@ class Client(Borrower):
         if statement is None:
             server_name = self._unknown_name(name)
         else:
-            self._ensure(desk, server, statement)
+            statement = self._ensure(desk, server, name, statement)
             server_name = statement.server_name
         length = stop - position - 1 - (name_end - portal_end - 1) + len(server_name)
         server.put_bytes(b"B" + length.to_bytes(4, "big"))

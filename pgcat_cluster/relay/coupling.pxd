@@ -76,6 +76,7 @@ cdef class ClientEnd(Waiter):
     cdef public bint pinned
     cdef public bint has_shapes
     cdef public bint is_utf8
+    cdef public bytes context
     cdef public dict statements
     cdef public dict overlay
     cdef public dict planned

@@ -47,7 +47,7 @@ class ClientEnd(Waiter):
     """
 
     __slots__ = (
-        "answered", "aside", "attempts", "awaiting", "copy_ahead", "copy_doubt", "copy_synced", "copy_syncs",
+        "answered", "aside", "attempts", "awaiting", "context", "copy_ahead", "copy_doubt", "copy_synced", "copy_syncs",
         "copying", "cork", "coupled_at", "decided", "desk", "detail", "errors", "executed", "failed",
         "fell_behind", "finishes", "flags", "flow", "found", "greeting", "has_shapes", "held", "held_hint",
         "held_role", "hint", "home", "is_glued", "is_simple", "is_starting", "is_utf8", "lingering",
@@ -141,6 +141,8 @@ class ClientEnd(Waiter):
         self.pinned = False
         self.has_shapes = True
         self.is_utf8 = False
+        # The parameters that say what constants of a statement mean, as they are in force for it.
+        self.context = b""
         self.statements: dict[bytes, Statement] = {}
         self.overlay: dict[bytes, Statement | None] = {}
         self.planned: dict[bytes, Statement] = {}

@@ -15,6 +15,7 @@ cdef class Flow:
 cdef class Statement:
     cdef public bytes text
     cdef public bytes types
+    cdef public bytes context
     cdef public Flow flow
     cdef public bytes server_name
     cdef public bint is_kept
@@ -47,10 +48,13 @@ cdef class Statements:
     cdef public Py_ssize_t epoch
 
     @cython.locals(statement=Statement)
-    cpdef Statement get(self, bytes content)
-    @cython.locals(flow=Flow, typed=Statement)
+    cpdef Statement get(self, bytes content, bytes context=*)
+    @cython.locals(flow=Flow, typed=Statement, types=bytes)
     cpdef tell(self, Statement statement, bytes told)
-    cdef Statement _named(self, bytes text, bytes types, Flow flow)
+    cdef Statement _named(self, bytes text, bytes types, Flow flow, bytes context)
     cdef _keep(self, bytes content, Statement statement)
     @cython.locals(statement=Statement)
-    cpdef Statement make(self, bytes text, bytes types, Flow flow)
+    cpdef Statement make(self, bytes text, bytes types, Flow flow, bytes context=*)
+    @cython.locals(known=Statement, made=Statement)
+    cpdef Statement read_as(self, Statement statement, bytes context)
+    cpdef forget(self, Statement statement)

@@ -46,7 +46,8 @@ class Statement:
     """A statement as a client prepared it: its text, the types it named, and its flow.
 
     `server_name` is what it is called on every server link, the same for all clients that prepared the same
-    text with the same types. `proven` is the epoch in which a server last accepted it, 0 for never.
+    text with the same types in the same `context`: the parameters that say what constants in it mean. `proven` is
+    the epoch in which a server last accepted it, 0 for never.
     One that was too long to be held (not `is_kept`) is on one server link alone, under its client's own name.
     `shard` is what its constants say of it, a code below 0 if nothing, `shard_utf8` the same if its client uses UTF-8;
     `hint` and `role_hint` are what its comments say, -1 if nothing.
@@ -55,15 +56,17 @@ class Statement:
     """
 
     __slots__ = (
-        "flow", "hint", "is_kept", "is_open", "proven", "role_hint", "server_name", "shard", "shard_utf8", "text",
-        "told", "typed", "types",
+        "context", "flow", "hint", "is_kept", "is_open", "proven", "role_hint", "server_name", "shard",
+        "shard_utf8", "text", "told", "typed", "types",
     )  # fmt: skip
 
     def __init__(
-        self, text: bytes, types: bytes, flow: Flow, server_name: bytes, is_kept: bool = True
-    ) -> None:
+        self, text: bytes, types: bytes, flow: Flow, server_name: bytes, is_kept: bool = True,
+        context: bytes = b"",
+    ) -> None:  # fmt: skip
         self.text = text
         self.types = types
+        self.context = context
         self.flow = flow
         self.server_name = server_name
         self.is_kept = is_kept
@@ -123,7 +126,7 @@ class FlowTable:
 
 
 class Statements:
-    """Prepared statements that clients of one (database, user) share: by text and types, bounded."""
+    """Prepared statements that clients of one (database, user) share: by text, types and context, bounded."""
 
     __slots__ = ("by_content", "entries_max", "epoch", "made")
 
@@ -134,19 +137,37 @@ class Statements:
         # Goes up when an error tells that what was accepted once may not be accepted again.
         self.epoch = 1
 
-    def get(self, content: bytes) -> Statement | None:
-        """The statement of this content: what stands behind the name in its Parse."""
-        statement = self.by_content.get(content)
+    def get(self, content: bytes, context: bytes = b"") -> Statement | None:
+        """The statement of this content, which is what stands behind the name in its Parse, in this context."""
+        statement = self.by_content.get(content + context)
         if statement is not None and statement.told != 0 and statement.told != self.epoch:
             # Its types were told of tables that may have changed.
             return None
         return statement
 
-    def make(self, text: bytes, types: bytes, flow: Flow) -> Statement:
+    def make(self, text: bytes, types: bytes, flow: Flow, context: bytes = b"") -> Statement:
         """A new shared statement. The oldest leaves when there are too many; clients that hold it keep it."""
-        statement = self._named(text, types, flow)
+        statement = self._named(text, types, flow, context)
         self._keep(text + b"\0" + types, statement)
         return statement
+
+    def read_as(self, statement: Statement, context: bytes) -> Statement:
+        """A statement of a client whose parameters have changed, to be prepared under those it has now."""
+        known = self.get(statement.text + b"\0" + statement.types, context)
+        if known is not None:
+            return known
+        made = self.make(statement.text, statement.types, statement.flow, context)
+        made.shard = statement.shard
+        made.shard_utf8 = statement.shard_utf8
+        made.hint = statement.hint
+        made.role_hint = statement.role_hint
+        made.is_open = statement.is_open
+        made.told = statement.told
+        return made
+
+    def forget(self, statement: Statement) -> None:
+        """Its next Parse is looked at as if it was the first."""
+        self.by_content.pop(statement.text + b"\0" + statement.types + statement.context, None)
 
     def tell(self, statement: Statement, told: bytes) -> None:
         """A server has told the types of an open statement: from now on it is another one, with these types.
@@ -157,7 +178,8 @@ class Statements:
         flow = statement.flow
         if not statement.is_open or statement.typed is not None or flow.selector is None:
             return
-        typed = self._named(statement.text, flow.selector.completed(statement.types, told), flow)
+        types = flow.selector.completed(statement.types, told)
+        typed = self._named(statement.text, types, flow, statement.context)
         typed.shard = statement.shard
         typed.shard_utf8 = statement.shard_utf8
         typed.role_hint = statement.role_hint
@@ -166,11 +188,12 @@ class Statements:
         statement.typed = typed
         self._keep(statement.text + b"\0" + statement.types, typed)
 
-    def _named(self, text: bytes, types: bytes, flow: Flow) -> Statement:
+    def _named(self, text: bytes, types: bytes, flow: Flow, context: bytes) -> Statement:
         self.made += 1
-        return Statement(text, types, flow, b"%s%d" % (marks.SERVER_NAME_PREFIX, self.made))
+        return Statement(text, types, flow, b"%s%d" % (marks.SERVER_NAME_PREFIX, self.made), True, context)
 
     def _keep(self, content: bytes, statement: Statement) -> None:
+        content += statement.context
         if content not in self.by_content and len(self.by_content) >= self.entries_max:
             del self.by_content[next(iter(self.by_content))]
         self.by_content[content] = statement

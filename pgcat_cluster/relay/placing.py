@@ -232,7 +232,7 @@ class Placer(Preparer):
         if desk.scanner.comments > 0 or desk.hears == HEARS_ALL:
             if not self._hear(desk, buffer, start, stop):
                 # Its next Parse is to be refused as well.
-                desk.statements.by_content.pop(statement.text + b"\0" + statement.types, None)
+                desk.statements.forget(statement)
                 return False
             statement.hint = self.hint
             statement.role_hint = self.role_hint
@@ -270,7 +270,7 @@ class Placer(Preparer):
         flow = self._decide(desk, buffer, start, text_end)
         selector = flow.selector
         if has_name or desk.scanner.constants == 0 or (selector is not None and selector.asks(types)):
-            return desk.statements.make(text, types, flow)
+            return desk.statements.make(text, types, flow, self.context)
         return Statement(text, types, flow, b"")
 
     def _typed(self, desk: Desk, server: Server, name: bytes, statement: Statement) -> Statement | None:
@@ -284,19 +284,16 @@ class Placer(Preparer):
                 self._ensure_unnamed(server, statement)
                 server.put_bytes(frames.describe_frame(name) + frames.FLUSH_FRAME)
             else:
-                self._ensure(desk, server, statement)
+                statement = self._ensure(desk, server, name, statement)
+                if not statement.is_open:
+                    return statement
                 server.put_bytes(frames.describe_frame(statement.server_name) + frames.FLUSH_FRAME)
             server.ledger.append(Owed(ledgers.DESCRIBED_QUIET, None, statement))
             server.ledger.append(ledgers.OWED_COLUMNS_QUIET)
             self.unsynced = True
             self._stop_short()
             return None
-        if name in self.overlay:
-            self.overlay[name] = typed
-        elif len(name) == 0:
-            self.unnamed = typed
-        else:
-            self.statements[name] = typed
+        self._rename(name, typed)
         return typed
 
     def decide_anew(self, statement: Statement) -> None:
@@ -500,11 +497,11 @@ class Placer(Preparer):
         flow = self._decide_unread(desk, buffer, start, text_end)
         if flow.flags & COMMAND == 0:
             return None
-        known = desk.statements.get(octets.cut(buffer, start, stop))
+        known = desk.statements.get(octets.cut(buffer, start, stop), self.context)
         if known is not None:
             return known
         text = octets.cut(buffer, start, text_end)
-        return desk.statements.make(text, octets.cut(buffer, text_end + 1, stop), flow)
+        return desk.statements.make(text, octets.cut(buffer, text_end + 1, stop), flow, self.context)
 
     def _own_described(self, desk: Desk, buffer: bytearray, position: int, stop: int) -> Statement | None:
         """The statement that this Describe names, if it is one of ours."""

@@ -11,7 +11,9 @@ from pgcat_cluster.relay.ledger cimport Ledger, Owed
 cdef int UNPINS
 
 cdef class Preparer(Copier):
-    cpdef _ensure(self, Desk desk, ServerEnd server, Statement statement)
+    @cython.locals(read_anew=Statement)
+    cpdef Statement _ensure(self, Desk desk, ServerEnd server, bytes name, Statement statement)
+    cdef _rename(self, bytes name, Statement statement)
     @cython.locals(excess=Py_ssize_t)
     cdef _make_room(self, Desk desk, ServerEnd server)
     @cython.locals(name=bytes, statement=Statement, is_any=bint)

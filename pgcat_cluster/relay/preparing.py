@@ -22,15 +22,23 @@ class Preparer(Copier):
 
     __slots__ = ()
 
-    def _ensure(self, desk: Desk, server: Server, statement: Statement) -> None:
-        """The server knows this statement under its server name when what follows arrives."""
+    def _ensure(self, desk: Desk, server: Server, name: bytes, statement: Statement) -> Statement:
+        """The server knows this statement under its server name when what follows arrives.
+
+        Answers the statement; another one, which the client's name means from now on, if it was prepared elsewhere
+        before parameters changed: a server reads constants by those of its session, and others share what it read.
+        """
         if statement in server.prepared:
             server.prepared[statement] = server.serial + server.transactions
             server.prepared_hits += 1
-            return
+            return statement
         if not statement.is_kept:
             # It is there, or the server says that it is not.
-            return
+            return statement
+        if statement.context != self.context:
+            read_anew = desk.statements.read_as(statement, self.context)
+            self._rename(name, read_anew)
+            return self._ensure(desk, server, name, read_anew)
         self._make_room(desk, server)
         server.prepared_misses += 1
         desk.server_parses += 1
@@ -39,6 +47,16 @@ class Preparer(Copier):
         server.ledger.append(ledgers.OWED_CLOSE_QUIET)
         server.put_bytes(statement.parse_frame(statement.server_name))
         server.ledger.append(Owed(ledgers.PARSED_QUIET, None, statement))
+        return statement
+
+    def _rename(self, name: bytes, statement: Statement) -> None:
+        """From now on a name that its client has prepared means this statement."""
+        if name in self.overlay:
+            self.overlay[name] = statement
+        elif len(name) == 0:
+            self.unnamed = statement
+        else:
+            self.statements[name] = statement
 
     def _make_room(self, desk: Desk, server: Server) -> None:
         # A transaction keeps all that it uses, so there may be more than one too many.
@@ -129,7 +147,7 @@ class Preparer(Copier):
         if statement is None:
             server_name = self._unknown_name(name)
         else:
-            self._ensure(desk, server, statement)
+            statement = self._ensure(desk, server, name, statement)
             server_name = statement.server_name
         server.put_bytes(frames.describe_frame(server_name))
         self._expect_types(desk, server, statement)

@@ -235,7 +235,7 @@ class Surveyor(ClientEnd):
             if text_end < 0:
                 return None
             name = frames.cut_name(octets.cut(buffer, position + 5, name_end))
-            statement = desk.statements.get(octets.cut(buffer, name_end + 1, stop))
+            statement = desk.statements.get(octets.cut(buffer, name_end + 1, stop), self.context)
             if statement is None or not self.has_shapes:
                 flow = self._decide(desk, buffer, name_end + 1, text_end)
                 text, types = b"", b""
@@ -244,7 +244,7 @@ class Surveyor(ClientEnd):
                     types = octets.cut(buffer, text_end + 1, stop)
                 statement = Statement(text, types, flow, b"")
                 if flow.flags & OWN:
-                    statement = desk.statements.make(text, types, flow)
+                    statement = desk.statements.make(text, types, flow, self.context)
                 if (not flow.flags & OWN or flow.flags & BEGINS) and not self._locate_constants(
                     desk, statement, buffer, name_end + 1, text_end
                 ):
@@ -295,7 +295,7 @@ class Surveyor(ClientEnd):
         if kind == frames.PARSE:
             name_end = octets.find_nul(buffer, position + 5, stop)
             name = frames.cut_name(octets.cut(buffer, position + 5, name_end))
-            statement = desk.statements.get(octets.cut(buffer, name_end + 1, stop))
+            statement = desk.statements.get(octets.cut(buffer, name_end + 1, stop), self.context)
             assert statement is not None
             if len(name) == 0:
                 self.unnamed = statement

@@ -33,7 +33,7 @@ from pgcat_cluster.session.consistency import Consistency
 from pgcat_cluster.session.effects import Effects
 from pgcat_cluster.session.judging import decide_anew, judge, move_to_primary
 from pgcat_cluster.session.keyed import Asked, bind_message
-from pgcat_cluster.session.parameters import Catalogue, has_shapes, is_utf8
+from pgcat_cluster.session.parameters import Catalogue, read_as
 from pgcat_cluster.session.reception import Reception
 from pgcat_cluster.session.refusals import dismiss, note, refuse, turn_away
 from pgcat_cluster.session.replies import description, execution_frames, result_formats, simple_frames
@@ -182,8 +182,7 @@ class Control:
         name, value = messages.parse_parameter_status(body)
         backend.reported[name] = value
         if client is not None:
-            client.has_shapes = has_shapes(backend.reported)
-            client.is_utf8 = is_utf8(backend.reported)
+            read_as(client, backend.reported)
             if name == "application_name" and isinstance(client.detail, Visitor):
                 client.detail.application_name = value
 

@@ -9,9 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
 from msgspec import Struct
+
+if TYPE_CHECKING:
+    from pgcat_cluster.relay.client import Client
 
 # Changing who one is goes last, and back first: under another role other parameters may be out of reach.
 _IDENTITIES = ("session_authorization", "role")
@@ -163,3 +167,34 @@ def has_shapes(reported: Mapping[str, str]) -> bool:
     """Whether statements of a session with these reported parameters can be cut to shapes."""
     encoding = reported.get("client_encoding", "UTF8").upper()
     return encoding not in _UNSAFE_ENCODINGS and reported.get("standard_conforming_strings", "on") == "on"
+
+
+# What says how a server reads constants, once for all when it parses or plans: of these it tells each change,
+_READ_AS_REPORTED = (
+    "client_encoding",
+    "standard_conforming_strings",
+    "DateStyle",
+    "TimeZone",
+    "IntervalStyle",
+)
+# of these it does not.
+_READ_AS_SET = (
+    *("array_nulls", "backslash_quote", "bytea_output", "extra_float_digits", "lc_monetary"),
+    *("timezone_abbreviations", "transform_null_equals", "xmlbinary", "xmloption"),
+)
+
+
+def reading_context(reported: Mapping[str, str], parameters: Parameters) -> bytes:
+    """What sessions must have in common to share a prepared statement, of which a server reads constants once."""
+    known = [reported.get(name, "") for name in _READ_AS_REPORTED]
+    known += [f"{name}={parameters.values[name]}" for name in _READ_AS_SET if name in parameters.values]
+    return "\0".join(known).encode(errors="surrogateescape")
+
+
+def read_as(client: Client, reported: Mapping[str, str]) -> None:
+    """Statements of this client are read by the parameters that are in force for it."""
+    parameters = client.parameters
+    assert isinstance(parameters, Parameters)
+    client.has_shapes = has_shapes(reported)
+    client.is_utf8 = is_utf8(reported)
+    client.context = reading_context(reported, parameters)

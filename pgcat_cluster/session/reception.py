@@ -9,7 +9,7 @@ from pgcat_cluster.relay.server import Server
 from pgcat_cluster.session.account import Visitor, account_of, backend_of, desk_of, visitor_of
 from pgcat_cluster.session.answers import ground_of
 from pgcat_cluster.session.consistency import wait_for
-from pgcat_cluster.session.parameters import Catalogue, Parameters, has_shapes, is_utf8, shuns_replicas
+from pgcat_cluster.session.parameters import Catalogue, Parameters, read_as, shuns_replicas
 from pgcat_cluster.session.refusals import refuse_login
 from pgcat_cluster.session.wishes import WAIT_FOR, for_servers, short_name, wishes_of, wishes_of_pool
 from pgcat_cluster.wire import messages
@@ -57,8 +57,7 @@ class Reception:
     def _welcome(self, client: Client, reported: dict[str, str]) -> None:
         """What follows AuthenticationOk: parameters, the cancel key, ready."""
         visitor = visitor_of(client)
-        client.has_shapes = has_shapes(reported)
-        client.is_utf8 = is_utf8(reported)
+        read_as(client, reported)
         visitor.application_name = reported.get("application_name", "")
         visitor.key_pid, visitor.secret = self.keys.issue(client, visitor.protocol_minor)
         client.put_bytes(

@@ -8,7 +8,7 @@ from functools import partial
 from pgcat_cluster.relay import marks
 from pgcat_cluster.relay.client import Client
 from pgcat_cluster.relay.server import Server
-from pgcat_cluster.session.account import Visitor, desk_of, visitor_of
+from pgcat_cluster.session.account import Visitor, backend_of, desk_of, visitor_of
 from pgcat_cluster.session.catalogs import Catalogs
 from pgcat_cluster.session.consistency import Consistency
 from pgcat_cluster.session.decisions import ALL_OURS, ANY_PARAMETER
@@ -16,6 +16,7 @@ from pgcat_cluster.session.parameters import (
     Catalogue,
     Parameters,
     align_query,
+    read_as,
     read_state,
     shuns_replicas,
     state_query,
@@ -138,6 +139,7 @@ class Settling:
         assert startup is not None
         client.parameters = self._catalogue.of({**startup.values, **state.values})
         client.shuns_replicas = shuns_replicas(client.parameters)
+        read_as(client, backend_of(server).reported)
         server.parameters = now
         if client.names and ANY_PARAMETER in client.names:
             pins = (*pins, "parameters")

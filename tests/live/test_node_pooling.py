@@ -46,6 +46,7 @@ POOLS = {
     "vanishing": "size = 1",
     "session": 'mode = "session", size = 2',
     "dying": "size = 1",
+    "contexts": "size = 1",
 }
 
 # A pool of users who need no password, so that their first query can stand right behind the login.
@@ -304,6 +305,61 @@ def test_session_mode_understands_the_commands_of_drivers(node: Node) -> None:
             await link.close()
 
     asyncio.run(talk())
+
+
+# -- prepared statements that clients share
+
+
+# A server reads these constants when it parses the statement, by what holds then.
+MOMENT = "select extract(epoch from timestamptz '2026-01-01 00:00')::int8"
+MOMENTS = {"UTC": 1767225600, "Asia/Tokyo": 1767193200}
+LETTERS = b"select length('\xc3\xa9')"
+
+
+def told(connection: Connection, sql: str | bytes, *, prepare: bool = True) -> object:
+    """The first value of the first row; psycopg prepares nothing by itself where it is told not to."""
+    text = sql.encode() if isinstance(sql, str) else sql
+    row = connection.execute(text, prepare=prepare).fetchone()
+    assert row is not None
+    return row[0]
+
+
+@pytest.mark.parametrize("way", ["at the start", "later", "in a transaction"])
+def test_a_prepared_statement_is_read_by_the_parameters_of_its_session(node: Node, way: str) -> None:
+    for zone in ("UTC", "Asia/Tokyo", "UTC", "Asia/Tokyo"):
+        options = f"-c TimeZone={zone}" if way == "at the start" else "-c TimeZone=UTC"
+        with connect(node, "contexts", options=options) as client:
+            if way == "later":
+                client.execute(f"set TimeZone = '{zone}'".encode())
+            elif way == "in a transaction":
+                client.execute("begin")
+                client.execute(f"set local TimeZone = '{zone}'".encode())
+            assert [told(client, MOMENT, prepare=prepare) for prepare in (False, True)] == [MOMENTS[zone]] * 2
+            if way == "in a transaction":
+                client.execute("commit")
+                assert told(client, MOMENT, prepare=False) == MOMENTS["UTC"]
+
+
+def test_a_prepared_statement_is_read_in_the_encoding_of_its_session(node: Node) -> None:
+    with connect(node, "contexts") as one_byte, connect(node, "contexts") as two_bytes:
+        one_byte.execute("set client_encoding = latin1")
+        for client, letters in ((one_byte, 2), (two_bytes, 1), (one_byte, 2)):
+            assert told(client, LETTERS) == letters
+
+
+def test_what_was_prepared_before_parameters_changed_misleads_nobody(node: Node, pg_stack: Stack) -> None:
+    """Once its server is gone it is prepared again, and read as its session is now."""
+    with connect(node, "contexts", options="-c TimeZone=UTC") as mover:
+        assert told(mover, MOMENT) == MOMENTS["UTC"]
+        mover.execute("set TimeZone = 'Asia/Tokyo'")
+        # As in PostgreSQL.
+        assert told(mover, MOMENT) == MOMENTS["UTC"]
+        pg_stack.primary.query(f"select pg_terminate_backend({one(mover, PID)})")
+        eventually(lambda: sum(links(node, "contexts").values()) == 0, "the link is gone")
+        assert told(mover, MOMENT) == MOMENTS["Asia/Tokyo"]
+        with connect(node, "contexts", options="-c TimeZone=UTC") as client:
+            assert told(client, MOMENT) == MOMENTS["UTC"]
+        assert told(mover, MOMENT) == MOMENTS["Asia/Tokyo"]
 
 
 # -- clients that vanish

@@ -15,6 +15,7 @@ from pgcat_cluster.session.parameters import (
     names_in,
     quote,
     read_state,
+    reading_context,
     shuns_replicas,
     state_query,
 )
@@ -148,6 +149,33 @@ def test_who_shuns_replicas(values: dict[str, str], shuns: bool) -> None:
 )
 def test_which_sessions_have_shapes(reported: dict[str, str], has: bool) -> None:
     assert has_shapes(reported) is has
+
+
+@pytest.mark.parametrize(
+    ("reported", "values", "shares"),
+    [
+        ({}, {}, True),
+        ({"application_name": "psql"}, {"application_name": "psql", "search_path": "a"}, True),
+        ({"TimeZone": "Asia/Tokyo"}, {}, False),
+        ({"DateStyle": "ISO, DMY"}, {}, False),
+        ({"client_encoding": "LATIN1"}, {}, False),
+        ({"standard_conforming_strings": "off"}, {}, False),
+        ({}, {"extra_float_digits": "3"}, False),
+        ({}, {"array_nulls": "off"}, False),
+    ],
+)
+def test_who_shares_prepared_statements(
+    reported: dict[str, str], values: dict[str, str], shares: bool
+) -> None:
+    fresh = {
+        "client_encoding": "UTF8",
+        "standard_conforming_strings": "on",
+        "DateStyle": "ISO, MDY",
+        "TimeZone": "UTC",
+        "IntervalStyle": "postgres",
+    }
+    own = reading_context({**fresh, **reported}, Parameters(values))
+    assert (own == reading_context(fresh, Parameters({}))) is shares
 
 
 def test_names_in_code() -> None:
