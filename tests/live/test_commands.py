@@ -146,13 +146,7 @@ def test_explain_route_runs_nothing(connection: psycopg.Connection) -> None:
 
 def test_asyncpg(address: Address) -> None:
     async def talk() -> None:
-        connection = await asyncpg.connect(
-            host=address.host,
-            port=address.port,
-            user=address.user,
-            password=address.password,
-            database=address.database,
-        )
+        connection = await asyncpg.connect(address.url())
         try:
             assert await connection.execute("SET SERVER ROLE TO 'primary'") == "SET SERVER ROLE"
             assert await connection.fetchval(IS_REPLICA) is False

@@ -284,14 +284,7 @@ def test_session_mode_understands_the_commands_of_drivers(node: Node) -> None:
         assert client.execute(PID, prepare=True).fetchone() == pid
 
     async def talk() -> None:
-        where = address(node, "session")
-        link = await asyncpg.connect(
-            host=where.host,
-            port=where.port,
-            user=where.user,
-            password=where.password,
-            database=where.database,
-        )
+        link = await asyncpg.connect(address(node, "session").url())
         try:
             statement = await link.prepare("set server role to 'primary'")
             for _ in range(3):

@@ -36,14 +36,7 @@ def test_the_bound_key_tells_the_shard(many_shards: ShardedNode, prepare: bool, 
 
 def test_parameters_are_described(many_shards: ShardedNode) -> None:
     async def talk() -> None:
-        where = address(many_shards.node, "sharded")
-        link = await asyncpg.connect(
-            host=where.host,
-            port=where.port,
-            user=where.user,
-            password=where.password,
-            database=where.database,
-        )
+        link = await asyncpg.connect(address(many_shards.node, "sharded").url())
         try:
             statement = await link.prepare("explain route update data set value = $1 where id = $2")
             assert [kind.name for kind in statement.get_parameters()] == ["text", "int8"]
