@@ -17,12 +17,14 @@ class Fault(Exception):
     `retryable` means that another server may be tried, as long as no byte of the request has been forwarded
     (or the statement only reads, stands alone, and no byte of its answer has left us).
     After severity FATAL nothing more is sent and the connection closes.
+    `position` is where in the client's statement, in characters from 1.
     """
 
-    sqlstate: ClassVar[str]
+    sqlstate: str
     severity: ClassVar[Severity] = "ERROR"
     retryable: ClassVar[bool] = False
     text: ClassVar[str]
+    position: int | None = None
 
     def __init__(
         self, message: str | None = None, *, detail: str | None = None, hint: str | None = None
@@ -140,6 +142,25 @@ class InvalidText(Fault):
 
     sqlstate = "22P02"
     text = "invalid text for a sharding key"
+
+
+class NotParsed(Fault):
+    """A statement that breaks PostgreSQL's grammar, told as PostgreSQL does, which has other codes for some."""
+
+    sqlstate = "42601"
+    text = "syntax error"
+
+    def __init__(
+        self,
+        message: str | None = None,
+        *,
+        sqlstate: str = sqlstate,
+        position: int | None = None,
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.sqlstate = sqlstate
+        self.position = position
 
 
 class UnknownParameter(Fault):

@@ -48,20 +48,19 @@ UNKNOWN = Flow(
     marks.UNCLEAN | marks.WRITES | marks.ENDS,
     "not understood",
     (ANY_PARAMETER,),
-    reach=marks.NOWHERE,
+    # It may hold keys.
+    reach=marks.UNREAD,
     refusal="it is not understood",
 )
-
-# Not even read: it may hold keys.
-UNREAD = Flow(
+# However the rest is read, these words are these: they belong to the transaction.
+ENDING = Flow(
     UNKNOWN.role,
     UNKNOWN.flags,
     UNKNOWN.reason,
     UNKNOWN.parameters,
-    reach=marks.UNREAD,
+    reach=marks.NOWHERE,
     refusal=UNKNOWN.refusal,
 )
-# However the rest is read, these words are these.
 _ENDING = re.compile(rb"\s*(?:commit|rollback|end|abort)(?:\s+(?:work|transaction))?\s*;?\s*", re.IGNORECASE)
 
 # The node itself answers; what, is found in the text at each execution.
@@ -153,7 +152,7 @@ def _decided(
         is_plain = has_shapes or (text.isascii() and b"\\" not in text)
         if is_plain and is_ours(said):
             return Decision(flow=COMMAND)
-        return Decision(flow=UNKNOWN if _ENDING.fullmatch(text) else UNREAD)
+        return Decision(flow=ENDING if _ENDING.fullmatch(text) else UNKNOWN)
     words = render(shape)
     if is_ours(words):
         return Decision(flow=COMMAND, is_lasting=True)

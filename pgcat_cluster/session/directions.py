@@ -51,9 +51,15 @@ def locate(client: Client, statement: Statement | None, flow: Flow, found: int, 
     sharding = account.settings.sharding
     assert sharding is not None
     if statement is None:
-        asked = Asked(text=text, is_utf8=client.is_utf8)
+        asked = Asked(text=text, is_utf8=client.is_utf8, has_shapes=client.has_shapes)
     else:
-        asked = Asked(text=statement.text, types=statement.types, bind=text, is_utf8=client.is_utf8)
+        asked = Asked(
+            text=statement.text,
+            types=statement.types,
+            bind=text,
+            is_utf8=client.is_utf8,
+            has_shapes=client.has_shapes,
+        )
     if found == selectors.MANY:
         found = shard_of(flow, asked)
         if found >= 0:

@@ -14,7 +14,7 @@ from pgcat_cluster.relay.flows import Flow, FlowTable
 from pgcat_cluster.relay.shapes import Scanner, render
 from pgcat_cluster.routing.placement import placement_of
 from pgcat_cluster.routing.serving import Candidate, candidates
-from pgcat_cluster.session.decisions import UNKNOWN, UNREAD, Decision, decide
+from pgcat_cluster.session.decisions import ENDING, UNKNOWN, Decision, decide
 from pgcat_cluster.session.keyed import Asked, keys_of, shard_of
 from pgcat_cluster.session.locating import hinted, may_default, why_nowhere
 from pgcat_cluster.session.plugins import PoolPlugins
@@ -160,7 +160,7 @@ def explain(statement: str, given: Circumstances) -> Explanation:
     is_long = len(text) > given.statement_bytes_max
     shape = Scanner().scan(text, 0, len(text)) if given.has_shapes and not is_long else None
     if is_long:
-        decision = Decision(flow=UNREAD)
+        decision = Decision(flow=UNKNOWN)
     else:
         decision = decide(
             bytes(text),
@@ -221,7 +221,7 @@ def _readable(shape: bytes) -> str:
 
 def _doubt(flow: Flow, shape: bytes | None, given: Circumstances, *, is_long: bool) -> str:
     """Why the statement was not understood, if it was not."""
-    if flow not in (UNKNOWN, UNREAD):
+    if flow not in (UNKNOWN, ENDING):
         return ""
     if is_long:
         why = f"longer than statement_bytes_max, {given.statement_bytes_max}"
@@ -265,7 +265,13 @@ def _shard(flow: Flow, text: bytearray, said: Wishes, given: Circumstances) -> t
     if said.shard is not None:
         return _chosen(said.shard, "a comment in the statement")
     found = marks.UNSAID
-    asked = Asked(text=bytes(text), types=given.types, bind=given.bind, is_utf8=given.is_utf8)
+    asked = Asked(
+        text=bytes(text),
+        types=given.types,
+        bind=given.bind,
+        is_utf8=given.is_utf8,
+        has_shapes=given.has_shapes,
+    )
     if flow.reach == marks.KEYED:
         assert flow.selector is not None
         if flow.selector.has_parameters and not given.bind:

@@ -38,12 +38,16 @@ _PARAMETERS_MAX = 65535
 
 
 class Asked(Struct, frozen=True, kw_only=True):
-    """A statement and what was bound to it: `types` as they stand in Parse, `bind` a whole message, or empty."""
+    """A statement and what was bound to it: `types` as they stand in Parse, `bind` a whole message, or empty.
+
+    `has_shapes`: where its constants end is as the grammar has it.
+    """
 
     text: bytes
     types: bytes = b"\0\0"
     bind: bytes = b""
     is_utf8: bool = True
+    has_shapes: bool = True
 
 
 def bind_message(rest: bytes) -> bytes:

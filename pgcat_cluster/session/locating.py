@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-from pgcat_cluster.errors import Fault, InvalidParameter, Unsupported
+from pgcat_cluster.errors import Fault, InvalidParameter, NotParsed, Unsupported
 from pgcat_cluster.relay import marks, selectors
 from pgcat_cluster.relay.flows import Flow
 from pgcat_cluster.relay.shapes import Scanner
 from pgcat_cluster.routing.keys import fault_of
-from pgcat_cluster.session.decisions import UNKNOWN
 from pgcat_cluster.session.keyed import Asked, apart
 from pgcat_cluster.session.wishes import NO_WISHES, Ground, Wishes, with_wish
+from pgcat_cluster.sql.grammar import POSTGRESQL, mistake_in
 from pgcat_cluster.sql.hints import Hints, hints_of, searched
 from pgcat_cluster.topology.model import PoolSettings, Sharding
 
@@ -89,13 +89,27 @@ def why_nowhere(sharding: Sharding, flow: Flow, found: int, asked: Asked) -> Fau
     if found == selectors.SEVERAL:
         return _several(sharding, asked)
     if found == marks.UNSAID:
-        return Unsupported(
+        return _mistake(asked) or Unsupported(
             f"no shard can be told for this statement: {flow.refusal or flow.reason}",
-            hint="If it has a mistake, a server says which: say SET SHARD TO before it."
-            if flow is UNKNOWN
-            else "Name the sharding key in the statement, or say SET SHARD TO or SET SHARDING KEY TO before it.",
+            hint="Name the sharding key in the statement, or say SET SHARD TO or SET SHARDING KEY TO before it.",
         )
     return fault_of(found, sharding.map)
+
+
+def _mistake(asked: Asked) -> Fault | None:
+    """What PostgreSQL says of a statement that breaks its grammar; None if it does not, or nobody can tell."""
+    if not asked.has_shapes or not (asked.is_utf8 or asked.text.isascii()):
+        return None
+    mistake = mistake_in(asked.text.decode(errors="surrogateescape"))
+    if mistake is None:
+        return None
+    return NotParsed(
+        mistake.message,
+        sqlstate=mistake.sqlstate,
+        position=mistake.position,
+        hint=f"The node has the grammar of PostgreSQL {POSTGRESQL}. A statement that a newer one knows"
+        " runs when its shard is named: say SET SHARD TO before it.",
+    )
 
 
 def _several(sharding: Sharding, asked: Asked) -> Fault:

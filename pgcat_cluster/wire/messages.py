@@ -126,6 +126,7 @@ def error_response(fault: Fault) -> bytes:
             ("M", fault.message),
             ("D", fault.detail),
             ("H", fault.hint),
+            ("P", None if fault.position is None else str(fault.position)),
         ),
     )
 

@@ -20,6 +20,7 @@ TABLE = {
     "InvalidParameter": ("22023", "ERROR", False),
     "OutOfRange": ("22003", "ERROR", False),
     "InvalidText": ("22P02", "ERROR", False),
+    "NotParsed": ("42601", "ERROR", False),
     "UnknownParameter": ("42704", "ERROR", False),
     "TransactionAborted": ("25P02", "ERROR", False),
     "UnknownStatement": ("26000", "ERROR", False),

@@ -96,12 +96,68 @@ def test_a_statement_that_names_no_key(stored: ShardedNode, client: Connection, 
     assert has_all(stored)
 
 
-def test_a_statement_that_does_not_parse(stored: ShardedNode, client: Connection) -> None:
-    statement = f"select * from data where id = {HERE} and and"
-    assert refusal(client, statement) == "0A000"
-    # Whoever prepares it hears what PostgreSQL says.
-    assert refusal(client, statement, [], prepare=True) in ("0A000", "42601")
+BROKEN = {
+    "a word": "selekt 1",
+    "a string": "select 'abc",
+    "an identifier": 'select "abc',
+    "a comment": "/* abc",
+    "a dollar quote": "select $é$abc$e$",
+    "parentheses": "select (",
+    "nothing after a sign": "select 1 +",
+    "junk behind a number": "select 1x",
+    "an escape": "select e'\\u00'",
+    "an escape of no character": "select e'\\u0000'",
+    "characters of several bytes": "select 'é', '\U0001f600' as ü selekt (",
+    "a word of several bytes": "sélekt 1",
+    "a comment of several bytes": "/* é */ select * from data where id = 1 and and",
+    "lines": "select *\n from data\n\n wher id = 1",
+    "a key": f"select * from data where id = {HERE} and and",
+    "the second of two": f"select value from data where id = {HERE}; selekt 2",
+    "the second of two in a string": f"select 'é' from data where id = {HERE}; select 'x",
+    "a precision": "select null::float(99)",
+    "a frame": "select sum(id) over (rows unbounded following) from data",
+    "what is not there yet": "create assertion a check (true)",
+    "a reserved name": "drop role none",
+}
+
+
+def told(client: Connection, said: bytes) -> tuple[bytes | None, ...]:
+    """Code, message and position of the error that a simple Query is answered with."""
+    result = client.pgconn.exec_(said)
+    fields = psycopg.pq.DiagnosticField
+    wanted = (fields.SQLSTATE, fields.MESSAGE_PRIMARY, fields.STATEMENT_POSITION)
+    return tuple(result.error_field(field) for field in wanted)
+
+
+@pytest.mark.parametrize("broken", BROKEN.values(), ids=BROKEN)
+def test_what_does_not_parse_is_told_as_postgresql_tells_it(
+    stored: ShardedNode, client: Connection, broken: str
+) -> None:
+    said = broken.encode()
+    with psycopg.connect(stored.primary(0).dsn("test", stored.databases[0]), autocommit=True) as server:
+        expected = told(server, said)
+        prepared = server.pgconn.prepare(b"", said).error_field(psycopg.pq.DiagnosticField.SQLSTATE)
+    assert expected[0] is not None
+    assert told(client, said) == expected
+    assert client.pgconn.exec_params(said, []).error_field(psycopg.pq.DiagnosticField.SQLSTATE) == prepared
+    # It may have any key, so it goes along with no transaction.
+    for ahead in (b"begin", b"begin; select 1", f"begin; delete from data where id = {MOVED}".encode()):
+        client.execute(ahead)
+        assert told(client, said) == expected
+        assert client.info.transaction_status == psycopg.pq.TransactionStatus.INERROR
+        assert told(client, b"select 1")[0] == b"25P02"
+        assert client.execute(b"commit").statusmessage == "ROLLBACK"
     assert has_all(stored)
+
+
+def test_a_server_says_what_does_not_parse_where_the_shard_is_named(client: Connection) -> None:
+    with pytest.raises(psycopg.errors.SyntaxError) as ours:
+        client.execute(b"selekt 1")
+    assert "say SET SHARD TO" in (ours.value.diag.message_hint or "")
+    client.execute(b"set shard to 1")
+    with pytest.raises(psycopg.errors.SyntaxError) as theirs:
+        client.execute(b"selekt 1")
+    assert theirs.value.diag.message_hint is None
 
 
 @pytest.mark.parametrize("statement", SEVERAL.values(), ids=SEVERAL)

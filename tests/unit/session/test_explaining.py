@@ -14,6 +14,7 @@ from pgcat_cluster.session.explaining import Circumstances, Explanation, explain
 from pgcat_cluster.session.keyed import Asked
 from pgcat_cluster.session.locating import why_nowhere
 from pgcat_cluster.session.wishes import NO_WISHES, Wishes
+from pgcat_cluster.sql.grammar import TEXT_BYTES_MAX
 from pgcat_cluster.topology.model import (
     Credentials,
     PoolKey,
@@ -232,12 +233,30 @@ def test_the_session_and_any_shard() -> None:
 def test_what_is_not_understood_is_refused_with_what_would_help() -> None:
     given = circumstances()
     found = explain("selct * from orders", given)
-    assert found.refusal == "no shard can be told for this statement: it is not understood"
+    assert found.refusal == 'syntax error at or near "selct"'
     assert found.doubt.startswith(
         "it does not parse; what is not understood goes to the primary of the shard that"
     )
-    fault = why_nowhere(SHARDING, UNKNOWN, marks.UNSAID, Asked(text=b"selct"))
-    assert fault.hint == "If it has a mistake, a server says which: say SET SHARD TO before it."
+    fault = why_nowhere(SHARDING, UNKNOWN, marks.UNSAID, Asked(text="/* ö */ selct".encode()))
+    assert (fault.sqlstate, fault.position) == ("42601", 9)
+    assert fault.hint is not None
+    assert fault.hint.endswith("say SET SHARD TO before it.")
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        # What was too long to be read, or can be read in two ways.
+        Asked(text=b""),
+        Asked(text=b"selct" + b" " * TEXT_BYTES_MAX),
+        Asked(text=b"selct 'a\\'", has_shapes=False),
+        Asked(text="selct 'ö'".encode("latin1"), is_utf8=False),
+    ],
+)
+def test_no_mistake_is_told_of_what_was_not_read(asked: Asked) -> None:
+    fault = why_nowhere(SHARDING, UNKNOWN, marks.UNSAID, asked)
+    assert fault.sqlstate == "0A000"
+    assert fault.message == "no shard can be told for this statement: it is not understood"
 
 
 @pytest.mark.parametrize("shards", [1, 3])

@@ -327,3 +327,36 @@ def test_what_stands_beside_a_read_decides(text: str, other: str) -> None:
     assert both.effects == one.effects | two.effects
     assert both.parameters == one.parameters + two.parameters
     assert both.statements == one.statements + two.statements
+
+
+def test_the_grammar_is_of_the_version_that_is_told() -> None:
+    """JSON_TABLE came with 17."""
+    table = "select * from json_table('[]', '$[*]' columns (a int path '$'))"
+    assert grammar.POSTGRESQL == 17
+    assert grammar.mistake_in(table) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "sqlstate", "position"),
+    [
+        ("/* ö */ selekt", "42601", 9),
+        ("select (", "42601", 9),
+        ("select e'\\u00'", "22025", 10),
+        ("select a::float(99)", "22023", 17),
+        ("drop role none", "42939", 11),
+        ("select sum(a) over (rows unbounded following) from t", "42P20", 26),
+        ("create assertion a check (true)", "0A000", None),
+        ("select 1 limit 1,2", "42601", 10),
+    ],
+)
+def test_mistakes_have_the_codes_that_postgresql_has_for_them(
+    text: str, sqlstate: str, position: int | None
+) -> None:
+    mistake = grammar.mistake_in(text)
+    assert mistake is not None
+    assert (mistake.sqlstate, mistake.position) == (sqlstate, position)
+
+
+@pytest.mark.parametrize("text", ["", "select 1", "selekt \0", "selekt " + "x" * 20000, "selekt \udcff"])
+def test_of_what_parses_or_is_not_read_no_mistake_is_told(text: str) -> None:
+    assert grammar.mistake_in(text) is None
