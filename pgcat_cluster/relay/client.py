@@ -23,6 +23,8 @@ SEQUENCES = marks.SEQUENCES
 CALLS = marks.CALLS
 OWN = marks.COMMAND | marks.BEGINS | marks.CLOSES | marks.JOINS
 FORGETS = marks.FORGETS
+NOTED = marks.FORGETS | marks.SETS_PATH | marks.RESTORES_PATH | marks.SAVES
+BY_PATH = marks.BY_PATH
 UNCLEAN = marks.UNCLEAN
 UNPINS = marks.UNPINS
 FINISHES = marks.FINISHES
@@ -265,7 +267,7 @@ class Client(Borrower):
             self.retry = True
             self.request = octets.cut(buffer, position, stop)
         self.flags |= flow.flags
-        if flow.flags & FORGETS or flow.parameters:
+        if flow.flags & NOTED or flow.parameters:
             self._note(flow)
         if stop <= end:
             server.write(buffer, position, stop)
@@ -410,7 +412,12 @@ class Client(Borrower):
                 return -1
             name = octets.cut(buffer, position + 6, name_end)
             statement = self.unnamed if len(name) == 0 else self.statements.get(name)
-        if statement is None or not statement.is_kept or statement.is_open:
+        if statement is None:
+            return -1
+        if statement.flow.flags & BY_PATH and statement.context != self.context:
+            statement = self._read_anew(desk, statement)
+            self._rename(name, statement)
+        if not statement.is_kept or statement.is_open:
             return -1
         if octets.has_at(buffer, stop, end, frames.DESCRIBE_EXECUTE_SYNC):
             stop += len(frames.DESCRIBE_EXECUTE_SYNC)
@@ -451,7 +458,7 @@ class Client(Borrower):
             self.request = octets.cut(buffer, position, stop)
         self.decided = False
         self.flags |= flow.flags
-        if flow.flags & FORGETS or flow.parameters:
+        if flow.flags & NOTED or flow.parameters:
             self._note(flow)
         self.is_simple = False
         self.copy_ahead = 0
@@ -621,6 +628,9 @@ class Client(Borrower):
             if desk.shards > 1 and stop > end and stop - position <= surveys.BATCH_BYTES_MAX:
                 # Its keys may be in what has not come.
                 return position
+            if statement.flow.flags & BY_PATH and statement.context != self.context:
+                statement = self._read_anew(desk, statement)
+                self._rename(name, statement)
             if statement.is_open and (self.status != frames.STATUS_FAILED or self.unsynced):
                 typed = self._typed(desk, server, name, statement)
                 if typed is None:

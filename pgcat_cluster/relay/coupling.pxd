@@ -77,6 +77,8 @@ cdef class ClientEnd(Waiter):
     cdef public bint has_shapes
     cdef public bint is_utf8
     cdef public bytes context
+    cdef public bytes path
+    cdef public Py_ssize_t saved_in
     cdef public dict statements
     cdef public dict overlay
     cdef public dict planned

@@ -51,12 +51,12 @@ class ClientEnd(Waiter):
         "copying", "cork", "coupled_at", "decided", "desk", "detail", "errors", "executed", "failed",
         "fell_behind", "finishes", "flags", "flow", "found", "greeting", "has_shapes", "held", "held_hint",
         "held_role", "hint", "home", "is_glued", "is_simple", "is_starting", "is_utf8", "lingering",
-        "longest_wait_s", "names", "needs", "overlay", "parameters", "pinned", "planned", "pool", "portals",
+        "longest_wait_s", "names", "needs", "overlay", "parameters", "path", "pinned", "planned", "pool", "portals",
         "positions", "primary_only", "probed",
         "probing", "queries", "reads_wish", "ready_at", "receiver", "refusal", "refused", "request",
-        "request_at", "retry", "role", "role_hint", "role_wish", "server", "settling", "shard", "shard_next",
-        "shard_wish", "shuns_replicas", "skipping", "spelled", "spoiling", "spoils", "statements", "status",
-        "strays", "streaming", "survey_end", "survey_reads", "surveyed", "target", "transactions", "unnamed",
+        "request_at", "retry", "role", "role_hint", "role_wish", "saved_in", "server", "settling", "shard",
+        "shard_next", "shard_wish", "shuns_replicas", "skipping", "spelled", "spoiling", "spoils", "statements",
+        "status", "strays", "streaming", "survey_end", "survey_reads", "surveyed", "target", "transactions", "unnamed",
         "unsynced", "wait_since", "wishes_end",
     )  # fmt: skip
 
@@ -141,7 +141,11 @@ class ClientEnd(Waiter):
         self.pinned = False
         self.has_shapes = True
         self.is_utf8 = False
-        # The parameters that say what constants of a statement mean, as they are in force for it.
+        # The search_path that was set, in the session's own form, where names of tables depend on it; behind it in
+        # `context` the parameters that say what constants of a statement mean, as they are in force for it.
+        self.path = b""
+        # In which of its transactions it last set a savepoint, where the path matters.
+        self.saved_in = -1
         self.context = b""
         self.statements: dict[bytes, Statement] = {}
         self.overlay: dict[bytes, Statement | None] = {}

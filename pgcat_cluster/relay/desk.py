@@ -72,6 +72,9 @@ class Control(Protocol):
     def hear(self, client: Client, text: bytes) -> bool:
         """Find what the comments of a statement say: `hint` and `role_hint`. False: nonsense, as `refusal` says."""
 
+    def repath(self, client: Client, flow: Flow) -> None:
+        """A statement that is to run changes search_path: see that the client's `path` is what that will be."""
+
     def locate(self, client: Client, statement: Statement | None, flow: Flow, found: int, text: bytes) -> int:
         """The shard of a statement whose keys do not say it by themselves; -1: none, as `refusal` says.
 

@@ -11,6 +11,7 @@ cdef class Flow:
     cdef public int reach
     cdef public Selector selector
     cdef public str refusal
+    cdef public object path
 
 cdef class Statement:
     cdef public bytes text
@@ -38,7 +39,8 @@ cdef class FlowTable:
     cdef public Py_ssize_t bytes
     cdef public Py_ssize_t evicted
 
-    cpdef Flow get(self, bytes shape)
+    @cython.locals(flow=Flow)
+    cpdef Flow get(self, bytes shape, bytes path)
     cpdef bint offer(self, bytes shape, Flow flow) except? -1
 
 cdef class Statements:

@@ -16,10 +16,10 @@ class Flow:
     `flags` are the marks of `relay.marks`; `parameters` names custom parameters that the statement may set;
     `reason` is constant text; `detail` belongs to the session, but for BEGIN, COMMIT and ROLLBACK: there it is the
     answer. `reach` says to which shards it may go: by `selector` if it is KEYED, and `refusal` says why nobody can
-    tell.
+    tell. `path` belongs to the session too: what it does to search_path.
     """
 
-    __slots__ = ("detail", "flags", "parameters", "reach", "reason", "refusal", "role", "selector")
+    __slots__ = ("detail", "flags", "parameters", "path", "reach", "reason", "refusal", "role", "selector")
 
     def __init__(
         self,
@@ -40,13 +40,14 @@ class Flow:
         self.reach = reach
         self.selector = selector
         self.refusal = refusal
+        self.path: object = None
 
 
 class Statement:
     """A statement as a client prepared it: its text, the types it named, and its flow.
 
     `server_name` is what it is called on every server link, the same for all clients that prepared the same
-    text with the same types in the same `context`: the parameters that say what constants in it mean. `proven` is
+    text with the same types in the same `context`: what says how its constants and names are read. `proven` is
     the epoch in which a server last accepted it, 0 for never.
     One that was too long to be held (not `is_kept`) is on one server link alone, under its client's own name.
     `shard` is what its constants say of it, a code below 0 if nothing, `shard_utf8` the same if its client uses UTF-8;
@@ -88,6 +89,8 @@ class Statement:
 class FlowTable:
     """Flows by shape, bounded in entries and bytes; a shape enters at its second sighting.
 
+    Behind a client's `path` stand shapes whose flows hold for that alone.
+
     One table serves one (database, user) under one generation of settings: a new generation is a new table.
     """
 
@@ -101,8 +104,12 @@ class FlowTable:
         self.bytes = 0
         self.evicted = 0
 
-    def get(self, shape: bytes) -> Flow | None:
-        return self.flows.get(shape)
+    def get(self, shape: bytes, path: bytes) -> Flow | None:
+        """The flow of a shape for a client with this path."""
+        flow = self.flows.get(shape)
+        if len(path) > 0 and (flow is None or flow.flags & marks.BY_PATH):
+            flow = self.flows.get(path + shape)
+        return flow
 
     def offer(self, shape: bytes, flow: Flow) -> bool:
         """Remember a flow if its shape was seen before; answer whether it was."""

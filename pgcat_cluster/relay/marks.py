@@ -35,6 +35,11 @@ BEGINS: Final = 32768  # a lone BEGIN: in a sharded pool it is held back until a
 CLOSES: Final = 65536  # a lone COMMIT or ROLLBACK
 JOINS: Final = 131072  # only sets a transaction up: held back with its BEGIN
 FINISHES: Final = 262144  # ends a transaction, alone or among other statements
+BY_PATH: Final = 524288  # by search_path its names of tables have other rules: it holds for one alone
+# In a pool where search_path matters:
+SETS_PATH: Final = 1048576  # may set it
+RESTORES_PATH: Final = 2097152  # may end what has set it
+SAVES: Final = 4194304  # sets a savepoint
 
 # Which statements may say in their text where they want to go.
 HEARS_COMMENTS: Final = 0  # those with a comment that mentions a shard or a role

@@ -42,6 +42,10 @@ ENDS = marks.ENDS
 FINISHES = marks.FINISHES
 NOWHERE = marks.NOWHERE
 UNCLEAN = marks.UNCLEAN
+SETS_PATH = marks.SETS_PATH
+RESTORES_PATH = marks.RESTORES_PATH
+SAVES = marks.SAVES
+STEERS = marks.SETS_PATH | marks.RESTORES_PATH | marks.SAVES
 # Portals of ours that one client may have.
 PORTALS_MAX = 64
 
@@ -271,7 +275,7 @@ class Placer(Preparer):
         selector = flow.selector
         if has_name or desk.scanner.constants == 0 or (selector is not None and selector.asks(types)):
             return desk.statements.make(text, types, flow, self.context)
-        return Statement(text, types, flow, b"")
+        return Statement(text, types, flow, b"", True, self.context)
 
     def _typed(self, desk: Desk, server: Server, name: bytes, statement: Statement) -> Statement | None:
         """What an open statement is executed as; None: its server is asked first, for the types of its parameters.
@@ -306,6 +310,13 @@ class Placer(Preparer):
 
     def _note(self, flow: Flow) -> None:
         """Remember what an execution may do to the session, besides its flags."""
+        if flow.flags & SAVES:
+            self.saved_in = self.transactions
+        if flow.flags & SETS_PATH or (flow.flags & RESTORES_PATH and len(self.path) > 0):
+            desk = self.desk
+            assert desk is not None
+            desk.upcalls += 1
+            desk.control.repath(self._itself(), flow)
         if flow.flags & FORGETS and self.server is not None and self.status != frames.STATUS_FAILED:
             self.server.prepared.clear()
         if flow.parameters:
@@ -537,6 +548,8 @@ class Placer(Preparer):
             self.transactions += 1
             if self.wishes_end:
                 desk.control.wish_no_more(self._itself())
+        if flow.flags & STEERS:
+            self._note(flow)
         assert isinstance(answer, bytes)
         return answer
 

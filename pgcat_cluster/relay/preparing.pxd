@@ -8,11 +8,14 @@ from pgcat_cluster.relay.desk cimport Desk
 from pgcat_cluster.relay.flows cimport Statement
 from pgcat_cluster.relay.ledger cimport Ledger, Owed
 
-cdef int UNPINS
+cdef int UNPINS, BY_PATH
 
 cdef class Preparer(Copier):
     @cython.locals(read_anew=Statement)
     cpdef Statement _ensure(self, Desk desk, ServerEnd server, bytes name, Statement statement)
+    @cython.locals(known=Statement, read_anew=Statement)
+    cdef Statement _read_anew(self, Desk desk, Statement statement)
+    cpdef decide_anew(self, Statement statement)
     cdef _rename(self, bytes name, Statement statement)
     @cython.locals(excess=Py_ssize_t)
     cdef _make_room(self, Desk desk, ServerEnd server)

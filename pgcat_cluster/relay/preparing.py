@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pgcat_cluster.relay.server import Server
 
 UNPINS = marks.UNPINS
+BY_PATH = marks.BY_PATH
 
 
 class Preparer(Copier):
@@ -36,7 +37,7 @@ class Preparer(Copier):
             # It is there, or the server says that it is not.
             return statement
         if statement.context != self.context:
-            read_anew = desk.statements.read_as(statement, self.context)
+            read_anew = self._read_anew(desk, statement)
             self._rename(name, read_anew)
             return self._ensure(desk, server, name, read_anew)
         self._make_room(desk, server)
@@ -48,6 +49,20 @@ class Preparer(Copier):
         server.put_bytes(statement.parse_frame(statement.server_name))
         server.ledger.append(Owed(ledgers.PARSED_QUIET, None, statement))
         return statement
+
+    def _read_anew(self, desk: Desk, statement: Statement) -> Statement:
+        """A statement that was prepared before parameters changed, as it is to be read now."""
+        known = desk.statements.get(statement.text + b"\0" + statement.types, self.context)
+        if known is not None:
+            return known
+        read_anew = desk.statements.read_as(statement, self.context)
+        if statement.flow.flags & BY_PATH:
+            self.decide_anew(read_anew)
+        return read_anew
+
+    def decide_anew(self, statement: Statement) -> None:
+        """The rules have changed by which a prepared statement was decided; its comments are not heard here."""
+        raise NotImplementedError
 
     def _rename(self, name: bytes, statement: Statement) -> None:
         """From now on a name that its client has prepared means this statement."""

@@ -5,7 +5,7 @@ from pgcat_cluster.relay.coupling cimport ClientEnd
 from pgcat_cluster.relay.desk cimport Desk
 from pgcat_cluster.relay.flows cimport Flow, Statement
 
-cdef int COMMAND, BEGINS
+cdef int COMMAND, BEGINS, BY_PATH
 cdef Py_ssize_t COMMAND_BYTES_MAX
 cdef Py_ssize_t BATCH_BYTES_MAX, NAMES_BYTES_MAX
 cdef int PRIMARY, REPLICA, READS, OWN
@@ -26,6 +26,7 @@ cdef class Surveyor(ClientEnd):
     cdef bint _is_own(self, Desk desk, Flow flow, Statement statement) except? -1
     cdef bint _place_bind(self, Desk desk, Statement statement, bytearray buffer, Py_ssize_t start, Py_ssize_t stop) except? -1
     cdef bint _locate_constants(self, Desk desk, Statement statement, bytearray buffer, Py_ssize_t start, Py_ssize_t stop) except? -1
+    cdef Statement _read_anew(self, Desk desk, Statement statement)
     @cython.locals(statement=Statement)
     cdef bint _is_proven(self, Desk desk) except? -1
     cdef bint _closes_well(self, bytearray buffer, Py_ssize_t position, Py_ssize_t stop) except? -1

@@ -21,6 +21,7 @@ COMMAND_WORDS = (b"set ", b"show ", b"reset ", b"explain route ")
 COMMAND_BYTES_MAX = 16384
 COMMAND = marks.COMMAND
 BEGINS = marks.BEGINS
+BY_PATH = marks.BY_PATH
 
 PRIMARY = marks.PRIMARY
 REPLICA = marks.REPLICA
@@ -86,7 +87,7 @@ class Surveyor(ClientEnd):
             desk.upcalls += 1
             desk.unknown_statements += 1
             return desk.control.analyse(self._itself(), octets.cut(buffer, start, stop), None)
-        known = desk.flows.flows.get(shape)
+        known = desk.flows.get(shape, self.path)
         if known is not None:
             return known
         desk.upcalls += 1
@@ -242,7 +243,7 @@ class Surveyor(ClientEnd):
                 if desk.shards > 1 or flow.flags & OWN:
                     text = octets.cut(buffer, name_end + 1, text_end)
                     types = octets.cut(buffer, text_end + 1, stop)
-                statement = Statement(text, types, flow, b"")
+                statement = Statement(text, types, flow, b"", True, self.context)
                 if flow.flags & OWN:
                     statement = desk.statements.make(text, types, flow, self.context)
                 if (not flow.flags & OWN or flow.flags & BEGINS) and not self._locate_constants(
@@ -262,6 +263,8 @@ class Surveyor(ClientEnd):
         named = self.planned.get(name)
         if named is None:
             named = self._statement(name)
+        if named is not None and named.flow.flags & BY_PATH and named.context != self.context:
+            named = self._read_anew(desk, named)
         self.found = named
         return None if named is None else named.flow
 
@@ -274,6 +277,9 @@ class Surveyor(ClientEnd):
     def _locate_constants(
         self, desk: Desk, statement: Statement, buffer: bytearray, start: int, stop: int
     ) -> bool:
+        raise NotImplementedError
+
+    def _read_anew(self, desk: Desk, statement: Statement) -> Statement:
         raise NotImplementedError
 
     def _is_proven(self, desk: Desk) -> bool:

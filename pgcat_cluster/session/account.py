@@ -34,6 +34,9 @@ class Visitor:
         "connected_at",
         "key_pid",
         "number",
+        "path",
+        "path_moved",
+        "path_saved",
         "pins",
         "protocol_minor",
         "refusal",
@@ -58,6 +61,11 @@ class Visitor:
         self.protocol_minor = 0
         self.key_pid = 0
         self.secret = b""
+        # The client's `path` outside transactions; whether the one in progress may have changed it, and has a savepoint
+        # from before that.
+        self.path = b""
+        self.path_moved = False
+        self.path_saved = False
         self.wishes_at_start = self.wishes = self.wishes_now = NO_WISHES
         # In which of the client's transactions `wishes_now` holds instead of `wishes`; -1 for none.
         self.wished_in = -1
@@ -74,7 +82,7 @@ class Visitor:
     def wish(self, client: Client, wishes: Wishes) -> None:
         """From now on these are in force; those that differ from `self.wishes` end with the transaction."""
         self.wishes_now = wishes
-        client.wishes_end = wishes != self.wishes
+        client.wishes_end = wishes != self.wishes or self.path_moved
         self.wished_in = client.transactions if client.wishes_end else -1
         client.shard_wish = -1 if wishes.shard is None else wishes.shard
         client.role_wish = role_mark(wishes)

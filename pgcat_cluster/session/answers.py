@@ -14,6 +14,7 @@ from pgcat_cluster.session.consistency import token_of, wait_for, why_behind
 from pgcat_cluster.session.explaining import COLUMN, Circumstances, explain
 from pgcat_cluster.session.keyed import Asked, parameter_types
 from pgcat_cluster.session.parameters import Parameters
+from pgcat_cluster.session.paths import path_of
 from pgcat_cluster.session.replies import Column, CommandAnswer, Warned
 from pgcat_cluster.session.wishes import (
     ROUTE,
@@ -188,7 +189,9 @@ def parameters_of(client: Client, statement: Statement) -> list[int]:
         return []
     settings = visitor_of(client).account.settings
     explained = command.statement.encode(errors="surrogateescape")
-    return parameter_types(settings.sharding, Asked(text=explained, types=statement.types))
+    return parameter_types(
+        settings.sharding, Asked(text=explained, types=statement.types, path=path_of(client.path))
+    )
 
 
 def _explain(client: Client, command: Command, asked: Asked) -> CommandAnswer:
@@ -211,6 +214,7 @@ def _explain(client: Client, command: Command, asked: Asked) -> CommandAnswer:
             has_shapes=client.has_shapes,
             is_utf8=client.is_utf8,
             shuns_replicas=client.shuns_replicas,
+            path=client.path,
             plugins=account.plugins,
             catalog=account.catalog,
             notes=tuple(notes),

@@ -17,7 +17,7 @@ from pgcat_cluster.relay.flows import Flow, Statement
 from pgcat_cluster.relay.links import Link
 from pgcat_cluster.relay.server import Server
 from pgcat_cluster.relay.stock import Pool, Target
-from pgcat_cluster.session import directions
+from pgcat_cluster.session import directions, paths
 from pgcat_cluster.session.account import (
     Account,
     Backend,
@@ -158,6 +158,9 @@ class Control:
     def hear(self, client: Client, text: bytes) -> bool:
         return directions.hear(client, text)
 
+    def repath(self, client: Client, flow: Flow) -> None:
+        paths.move(client, flow)
+
     def locate(self, client: Client, statement: Statement | None, flow: Flow, found: int, text: bytes) -> int:
         return directions.locate(client, statement, flow, found, text)
 
@@ -173,8 +176,9 @@ class Control:
         self.settling.settle(client, server)
 
     def wish_no_more(self, client: Client) -> None:
-        """A transaction has ended: the wishes of SET LOCAL are no longer in force."""
+        """A transaction has ended: the wishes of SET LOCAL are no longer in force, nor its search_path."""
         visitor = visitor_of(client)
+        paths.end(client)
         visitor.wish(client, visitor.wishes)
 
     def reported(self, client: Client | None, server: Server, body: bytes) -> None:

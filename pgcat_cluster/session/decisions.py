@@ -14,6 +14,8 @@ from pgcat_cluster.routing.role import role_for
 from pgcat_cluster.session.parameters import names_in
 from pgcat_cluster.sql.analysis import analyze
 from pgcat_cluster.sql.commands import PREFIX, is_ours
+from pgcat_cluster.sql.paths import UNKNOWN as UNKNOWN_PATH
+from pgcat_cluster.sql.paths import Path, Step, change_of
 from pgcat_cluster.sql.statement import Analysis, Effect, TransactionVerb
 from pgcat_cluster.sql.volatility import UNKNOWN as NOT_ASKED
 from pgcat_cluster.sql.volatility import FunctionCatalog, FunctionRules
@@ -117,15 +119,20 @@ def decide(
     has_shapes: bool = True,
     catalog: FunctionCatalog = NOT_ASKED,
     placement: Placement | None = None,
+    path: Path | None = None,
 ) -> Decision:
     """Decide about a statement string by its shape; by its text alone where the shape does not tell.
 
-    `placement` is that of a pool with more than one shard.
+    `placement` is that of a pool with more than one shard, `path` the search_path that the session was given.
     """
     decision = _decided(text, shape, settings, has_shapes=has_shapes, catalog=catalog)
     flow = decision.flow
     if placement is not None and shape is not None and flow is not UNKNOWN and flow is not COMMAND:
-        reach = placement.reach(shape)
+        if placement.names_schemas:
+            path = _noted_path(flow, text, path)
+        reach = placement.reach(shape, path)
+        if reach.by_path:
+            flow.flags |= marks.BY_PATH
         flow.reach, flow.selector, flow.refusal = reach.mark, reach.selector, reach.reason
         if decision.control is not None:
             # Held back, and answered here, while the transaction has no shard.
@@ -135,6 +142,23 @@ def decide(
             flow.flags |= marks.JOINS
             flow.detail = messages.command_complete(_JOINED[joins[1]])
     return decision
+
+
+def _noted_path(flow: Flow, text: bytes, path: Path | None) -> Path | None:
+    """Note in a flow what it does to search_path; by which path its names of tables are to be read."""
+    change = change_of(text.decode(errors="surrogateescape"))
+    if change is None:
+        return path
+    flow.path = change.to
+    if change.saves:
+        flow.flags |= marks.SAVES
+    if change.to in (Step.END, Step.BACK):
+        flow.flags |= marks.RESTORES_PATH
+        # Nothing is restored where nothing was set.
+        return UNKNOWN_PATH if change.is_mixed and path is not None else path
+    if change.to is not None:
+        flow.flags |= marks.SETS_PATH
+    return UNKNOWN_PATH if change.is_mixed else path
 
 
 def _tag(control: TransactionVerb, shape: bytes) -> str:

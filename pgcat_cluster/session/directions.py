@@ -21,6 +21,7 @@ from pgcat_cluster.session.locating import (
     may_default,
     why_nowhere,
 )
+from pgcat_cluster.session.paths import path_of
 from pgcat_cluster.session.refusals import turn_away
 from pgcat_cluster.session.wishes import carried, role_mark
 
@@ -51,7 +52,9 @@ def locate(client: Client, statement: Statement | None, flow: Flow, found: int, 
     sharding = account.settings.sharding
     assert sharding is not None
     if statement is None:
-        asked = Asked(text=text, is_utf8=client.is_utf8, has_shapes=client.has_shapes)
+        asked = Asked(
+            text=text, is_utf8=client.is_utf8, has_shapes=client.has_shapes, path=path_of(client.path)
+        )
     else:
         asked = Asked(
             text=statement.text,
@@ -59,6 +62,7 @@ def locate(client: Client, statement: Statement | None, flow: Flow, found: int, 
             bind=text,
             is_utf8=client.is_utf8,
             has_shapes=client.has_shapes,
+            path=path_of(client.path),
         )
     if found == selectors.MANY:
         found = shard_of(flow, asked)

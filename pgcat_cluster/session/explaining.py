@@ -17,6 +17,7 @@ from pgcat_cluster.routing.serving import Candidate, candidates
 from pgcat_cluster.session.decisions import ENDING, UNKNOWN, Decision, decide
 from pgcat_cluster.session.keyed import Asked, keys_of, shard_of
 from pgcat_cluster.session.locating import hinted, may_default, why_nowhere
+from pgcat_cluster.session.paths import path_of
 from pgcat_cluster.session.plugins import PoolPlugins
 from pgcat_cluster.session.replies import CommandAnswer
 from pgcat_cluster.session.wishes import NO_WISHES, Wishes, ground_for, role_mark
@@ -144,6 +145,7 @@ class Circumstances(Struct, frozen=True, kw_only=True):
     has_shapes: bool = True
     is_utf8: bool = True
     shuns_replicas: bool = False
+    path: bytes = b""
     plugins: PoolPlugins | None = None
     catalog: FunctionCatalog = NOT_ASKED
     notes: tuple[str, ...] = ()
@@ -169,10 +171,11 @@ def explain(statement: str, given: Circumstances) -> Explanation:
             has_shapes=given.has_shapes,
             catalog=given.catalog,
             placement=placement_of(given.settings),
+            path=path_of(given.path),
         )
     plugins = given.plugins
     revised = decision if plugins is None else plugins.revised(decision, bytes(text), shape)
-    known = None if given.flows is None or shape is None else given.flows.get(shape)
+    known = None if given.flows is None or shape is None else given.flows.get(shape, given.path)
     flow = revised.flow if known is None else known
     found = Explanation(
         statement=statement,
@@ -180,7 +183,7 @@ def explain(statement: str, given: Circumstances) -> Explanation:
         flow="no node was asked" if given.flows is None else _memory(revised, is_known=known is not None),
         needs_constants=decision.needs_constants,
         doubt=_doubt(decision.flow, shape, given, is_long=is_long),
-        notes=given.notes,
+        notes=(*given.notes, *_path_note(flow, given)),
     )
     try:
         if flow.flags & marks.COMMAND:
@@ -194,6 +197,14 @@ def explain(statement: str, given: Circumstances) -> Explanation:
     places = given.places if number < 0 else [given.places[number]]
     standings = [one for place in places[:_PLACES_SHOWN_MAX] for one in _standings(place, mark, given)]
     return structs.replace(found, shard=shard, candidates=tuple(standings))
+
+
+def _path_note(flow: Flow, given: Circumstances) -> tuple[str, ...]:
+    path = path_of(given.path)
+    if path is None or not flow.flags & marks.BY_PATH:
+        return ()
+    said = "one that is not known" if path.schemas is None else ", ".join(path.schemas) or "empty"
+    return (f"names without a schema are read by this session's search_path: {said}",)
 
 
 def _answered(flow: Flow, statement: str) -> str:
@@ -271,6 +282,7 @@ def _shard(flow: Flow, text: bytearray, said: Wishes, given: Circumstances) -> t
         bind=given.bind,
         is_utf8=given.is_utf8,
         has_shapes=given.has_shapes,
+        path=path_of(given.path),
     )
     if flow.reach == marks.KEYED:
         assert flow.selector is not None

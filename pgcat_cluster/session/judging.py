@@ -12,6 +12,7 @@ from pgcat_cluster.session.account import Account, account_of, desk_of
 from pgcat_cluster.session.answers import ground_of
 from pgcat_cluster.session.decisions import UNKNOWN, decide
 from pgcat_cluster.session.locating import hinted
+from pgcat_cluster.session.paths import path_in, path_of, renew
 from pgcat_cluster.session.wishes import role_mark
 
 
@@ -26,6 +27,7 @@ def judge(client: Client, text: bytes, shape: bytes | None) -> Flow:
         has_shapes=client.has_shapes,
         catalog=account.catalog,
         placement=account.placement,
+        path=path_of(client.path),
     )
     if account.settings.functions != "catalog":
         decision.flow.flags &= ~marks.DEFINES
@@ -35,7 +37,8 @@ def judge(client: Client, text: bytes, shape: bytes | None) -> Flow:
     if account.plugins is not None:
         decision = account.plugins.revised(decision, text, shape)
     if decision.is_lasting and shape is not None:
-        desk.flows.offer(shape, decision.flow)
+        holds_for = client.path if decision.flow.flags & marks.BY_PATH else b""
+        desk.flows.offer(holds_for + shape, decision.flow)
     return decision.flow
 
 
@@ -56,10 +59,14 @@ def decide_anew(account: Account, marked: int = 0) -> None:
     desk.forget()
     done: set[Statement] = set()
     for client in account.clients:
+        if not marked:
+            renew(client)
         for statement in _held(client):
             if statement not in done and statement.flow.flags & marked == marked:
                 done.add(statement)
+                path, client.path = client.path, path_in(statement.context)
                 client.decide_anew(statement)
+                client.path = path
                 if not desk.is_session_mode:
                     _hear_anew(account, statement)
 

@@ -12,7 +12,9 @@ from pgcat_cluster.relay.flows import Flow
 from pgcat_cluster.relay.selectors import ShardTable
 from pgcat_cluster.relay.shapes import Scanner
 from pgcat_cluster.routing.keys import selector_of, table_of
-from pgcat_cluster.sql.keys import KeyRules, Keys, find_keys
+from pgcat_cluster.routing.placement import rules_of
+from pgcat_cluster.sql.keys import Keys, find_keys
+from pgcat_cluster.sql.paths import Path
 from pgcat_cluster.sql.terms import Term
 from pgcat_cluster.topology.model import Sharding
 
@@ -41,6 +43,7 @@ class Asked(Struct, frozen=True, kw_only=True):
     """A statement and what was bound to it: `types` as they stand in Parse, `bind` a whole message, or empty.
 
     `has_shapes`: where its constants end is as the grammar has it.
+    `path` is the search_path that its session was given.
     """
 
     text: bytes
@@ -48,6 +51,7 @@ class Asked(Struct, frozen=True, kw_only=True):
     bind: bytes = b""
     is_utf8: bool = True
     has_shapes: bool = True
+    path: Path | None = None
 
 
 def bind_message(rest: bytes) -> bytes:
@@ -105,8 +109,7 @@ def apart(sharding: Sharding, asked: Asked) -> Apart | None:
 
 def keys_of(sharding: Sharding, asked: Asked) -> Keys:
     """The keys of the text itself: each constant by its own place."""
-    rules = KeyRules(key=sharding.key, tables=sharding.tables, reference=sharding.reference)
-    return find_keys(asked.text.decode(errors="surrogateescape"), rules)
+    return find_keys(asked.text.decode(errors="surrogateescape"), rules_of(sharding, asked.path))
 
 
 def parameter_types(sharding: Sharding | None, asked: Asked) -> list[int]:

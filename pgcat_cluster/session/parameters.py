@@ -197,4 +197,4 @@ def read_as(client: Client, reported: Mapping[str, str]) -> None:
     assert isinstance(parameters, Parameters)
     client.has_shapes = has_shapes(reported)
     client.is_utf8 = is_utf8(reported)
-    client.context = reading_context(reported, parameters)
+    client.context = client.path + reading_context(reported, parameters)

@@ -6,6 +6,7 @@ from pgcat_cluster.agreement.cancels import CancelKeys
 from pgcat_cluster.errors import Fault
 from pgcat_cluster.relay.client import Client
 from pgcat_cluster.relay.server import Server
+from pgcat_cluster.session import paths
 from pgcat_cluster.session.account import Visitor, account_of, backend_of, desk_of, visitor_of
 from pgcat_cluster.session.answers import ground_of
 from pgcat_cluster.session.consistency import wait_for
@@ -57,6 +58,7 @@ class Reception:
     def _welcome(self, client: Client, reported: dict[str, str]) -> None:
         """What follows AuthenticationOk: parameters, the cancel key, ready."""
         visitor = visitor_of(client)
+        paths.settle(client, reported)
         read_as(client, reported)
         visitor.application_name = reported.get("application_name", "")
         visitor.key_pid, visitor.secret = self.keys.issue(client, visitor.protocol_minor)

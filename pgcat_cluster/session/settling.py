@@ -8,6 +8,7 @@ from functools import partial
 from pgcat_cluster.relay import marks
 from pgcat_cluster.relay.client import Client
 from pgcat_cluster.relay.server import Server
+from pgcat_cluster.session import paths
 from pgcat_cluster.session.account import Visitor, backend_of, desk_of, visitor_of
 from pgcat_cluster.session.catalogs import Catalogs
 from pgcat_cluster.session.consistency import Consistency
@@ -78,6 +79,8 @@ class Settling:
         if client.unnamed is not None and not client.unnamed.is_kept:
             # Any question would drop it: what else is left is asked when it is gone.
             _pin(client, visitor, tuple(dict.fromkeys((*visitor.pins, LONG_STATEMENT))))
+            if client.flags & marks.SETS_PATH:
+                paths.lose(client)
             return
         leaves = client.flags & _LEAVES
         keeps_positions = desk_of(visitor.account).keeps_positions
@@ -127,6 +130,7 @@ class Settling:
             server.is_retired = True
         client.flags = 0
         if error is not None:
+            paths.lose(client)
             _pin(client, visitor, ("state unknown",))
             return
         state = read_state(rows)
@@ -139,6 +143,7 @@ class Settling:
         assert startup is not None
         client.parameters = self._catalogue.of({**startup.values, **state.values})
         client.shuns_replicas = shuns_replicas(client.parameters)
+        paths.settle(client, backend_of(server).reported)
         read_as(client, backend_of(server).reported)
         server.parameters = now
         if client.names and ANY_PARAMETER in client.names:

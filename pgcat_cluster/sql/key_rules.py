@@ -8,11 +8,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from .catalogs import RELATIONS
+from .paths import Path
 
 # Each server has its own, of itself or of all its databases.
 _SYSTEM_SCHEMAS = frozenset({"pg_catalog", "information_schema", "pg_toast"})
 # Views of extensions that tell of the server alone.
 _SYSTEM_RELATIONS = RELATIONS | {"pg_stat_statements", "pg_stat_statements_info", "pg_buffercache"}
+
+# Schemas that hold no table of a rule: the system's, and those that have other names for each session.
+_IMPLIED = re.compile(r"\$user\Z|pg_|information_schema\Z")
 
 _NAME = re.compile(r'\s*(?:"((?:[^"]|"")+)"|([^".\s]+))\s*(\.|$)')
 
@@ -25,6 +29,7 @@ class Kind(enum.Enum):
     SYSTEM = "the server's own"
     TEMPORARY = "one session's own"
     UNKNOWN = "no rule says"
+    DOUBTFUL = "several rules may say, by search_path"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,11 +59,15 @@ class KeyRules:
       schemas have rules for it that do not agree, or only schemas other than public have one and there is a default
       key that differs, nobody can tell which table search_path finds: unknown, and the statement must write the
       schema, or the pool have a rule without one.
+    - With a `path`, which somebody has set, `table` takes the rule that names it in the first schema of that; else
+      what all its schemas agree on. If they do not, or nobody knows the path and rules with schemas differ from what
+      else there is, it is doubtful. A table that no rule names with a schema has nothing to do with it.
     """
 
     key: str = ""
     tables: Mapping[str, str] = field(default_factory=dict)
     reference: frozenset[str] = frozenset()
+    path: Path | None = None
     _by_name: dict[tuple[str, str], Placement] = field(init=False, repr=False, compare=False)
     _by_table: dict[str, dict[str, Placement]] = field(init=False, repr=False, compare=False)
     _default: Placement | None = field(init=False, repr=False, compare=False)
@@ -81,6 +90,14 @@ class KeyRules:
     def is_empty(self) -> bool:
         return not self._by_name and self._default is None
 
+    @property
+    def names_schemas(self) -> bool:
+        return any(schema for schema, _ in self._by_name)
+
+    def is_by_path(self, schema: str, table: str) -> bool:
+        """Whether search_path has a say in the rule of a table of a statement."""
+        return not schema and table not in _SYSTEM_RELATIONS and any(self._by_table.get(table, ()))
+
     def placement(self, schema: str, table: str) -> Placement:
         """Where the rows of a table of a statement are; no schema: ""."""
         if schema.startswith("pg_temp"):
@@ -93,6 +110,8 @@ class KeyRules:
         if table in _SYSTEM_RELATIONS:
             return _SYSTEM
         fitting = self._by_table.get(table, {})
+        if self.path is not None and any(fitting):
+            return self._found_by(self.path, table, fitting)
         if "" in fitting:
             return fitting[""]
         candidates = set(fitting.values())
@@ -103,6 +122,22 @@ class KeyRules:
             reason = f"table {table} may be {known} or another by search_path: write its schema"
             return Placement(kind=Kind.UNKNOWN, reason=reason)
         return candidates.pop() if candidates else _unknown(table)
+
+    def _found_by(self, path: Path, table: str, fitting: Mapping[str, Placement]) -> Placement:
+        """Where the rows of a table are that a path finds."""
+        elsewhere = fitting.get("", self._default)
+        # Every session has the left out ones, by its role and its server.
+        searched = [schema for schema in path.schemas or () if schema and not _IMPLIED.match(schema)]
+        if searched and searched[0] in fitting:
+            return fitting[searched[0]]
+        possible = {fitting.get(schema, elsewhere) for schema in searched} or {elsewhere, *fitting.values()}
+        if len(possible) == 1:
+            return possible.pop() or _unknown(f"{searched[0]}.{table}" if len(searched) == 1 else table)
+        named = " or ".join(f"{schema}.{table}" for schema in searched or sorted(filter(None, fitting)))
+        possibly = "" if searched else " or another"
+        by = "a search_path that is not known" if path.schemas is None else "the session's search_path"
+        reason = f"table {table} may be {named}{possibly} by {by}: write its schema"
+        return Placement(kind=Kind.DOUBTFUL, reason=reason)
 
 
 def _sharded(column: str) -> Placement:

@@ -45,6 +45,8 @@ class Keys:
     terms: tuple[Term, ...] = ()
     sets_key: bool = False
     """Among the terms may be new values of a row's key."""
+    by_path: bool = False
+    """Another search_path might lead to another verdict."""
 
 
 def find_keys(statement: str, rules: KeyRules) -> Keys:
@@ -60,22 +62,23 @@ def find_keys(statement: str, rules: KeyRules) -> Keys:
     values = Terms(statement.encode(), _alone(trees))
     terms: dict[Term, None] = {}
     keys: dict[str, None] = {}
-    sets_key = False
+    sets_key = by_path = False
     for root, tree in zip(statements, trees):
         queries = Queries(rules, values)
         try:
             _judge(*only(root), queries)
             _weigh(tree, is_keyed=bool(queries.terms))
-        except Unread as refusal:
-            return _unread(str(refusal))
         except Refusal as refusal:
-            return _nowhere(str(refusal))
+            verdict = Verdict.UNREAD if isinstance(refusal, Unread) else Verdict.NOWHERE
+            return Keys(verdict=verdict, reason=str(refusal), by_path=by_path or queries.by_path)
+        by_path |= queries.by_path
         terms.update(queries.terms)
         keys.update(queries.keys)
         sets_key |= queries.sets_key
     if not terms:
-        return Keys(verdict=Verdict.ANYWHERE, reason="names no sharded table")
-    return Keys(verdict=Verdict.KEYED, reason=f"by {', '.join(keys)}", terms=tuple(terms), sets_key=sets_key)
+        return Keys(verdict=Verdict.ANYWHERE, reason="names no sharded table", by_path=by_path)
+    reason = f"by {', '.join(keys)}"
+    return Keys(verdict=Verdict.KEYED, reason=reason, terms=tuple(terms), sets_key=sets_key, by_path=by_path)
 
 
 def _alone(trees: Iterable[Iterable[tuple[str, Node]]]) -> frozenset[int]:

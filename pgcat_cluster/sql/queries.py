@@ -38,6 +38,7 @@ class Queries:
         self.keys: dict[str, None] = {}
         """The key columns of all its sharded tables, for people."""
         self.sets_key = False
+        self.by_path = False
         """Whether it gives a key to a row that has one."""
         self._levels = 0
         self._depth = 0
@@ -271,10 +272,13 @@ class Queries:
     def placement(self, relation: Node) -> Placement:
         """Where a table's rows are; Refusal if no rule says it."""
         schema, table = text(relation, "schemaname") or "", text(relation, "relname") or ""
+        self.by_path |= self.rules.is_by_path(schema, table)
         placement = self.rules.placement(schema, table)
         match placement.kind:
             case Kind.UNKNOWN:
                 raise Refusal(placement.reason)
+            case Kind.DOUBTFUL:
+                raise Unread(placement.reason)
             case Kind.TEMPORARY:
                 raise Refusal("names a temporary object, which is on one server")
         return placement

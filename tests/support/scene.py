@@ -141,6 +141,9 @@ def _place(shard: Shard, servers: tuple[str, ...]) -> ShardPlace:
 def _sharding(shards: int, options: Mapping[str, Any]) -> Sharding:
     """A pool's rules: tables are split by the hash of their column `id`, but for `countries`, whole everywhere."""
     said: dict[str, Any] = {"key": "id", "reference": frozenset({"countries"}), **options}
+    if isinstance(said.get("tables"), str):
+        # As scripts write it: public.note:data_id,other.note:id.
+        said["tables"] = dict(rule.split(":") for rule in said["tables"].split(","))
     found = ShardMap(name="by-id", kind="hash", key_type="bigint", shards=shards)
     return msgspec.convert({"map": found, **said}, Sharding, strict=False)
 
