@@ -57,7 +57,7 @@ class KeyRules:
     - `schema.table` takes the rule of that very name, else the rule `table`, else the default key.
     - `table` takes the rule `table`, else the one that names it in some schema, else the default key. If several
       schemas have rules for it that do not agree, or only schemas other than public have one and there is a default
-      key that differs, nobody can tell which table search_path finds: unknown, and the statement must write the
+      key that differs, nobody can tell which table search_path finds: doubtful, and the statement must write the
       schema, or the pool have a rule without one.
     - With a `path`, which somebody has set, `table` takes the rule that names it in the first schema of that; else
       what all its schemas agree on. If they do not, or nobody knows the path and rules with schemas differ from what
@@ -120,7 +120,7 @@ class KeyRules:
         if len(candidates) > 1:
             known = " or ".join(sorted(f"{schema}.{table}" for schema in fitting))
             reason = f"table {table} may be {known} or another by search_path: write its schema"
-            return Placement(kind=Kind.UNKNOWN, reason=reason)
+            return Placement(kind=Kind.DOUBTFUL, reason=reason)
         return candidates.pop() if candidates else _unknown(table)
 
     def _found_by(self, path: Path, table: str, fitting: Mapping[str, Placement]) -> Placement:

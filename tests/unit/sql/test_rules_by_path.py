@@ -55,6 +55,12 @@ def test_found_by_a_path(rules: dict[str, str], path: str | None, found: str) ->
         assert keys.verdict is (Verdict.KEYED if found.startswith("by") else Verdict.NOWHERE)
 
 
+def test_in_doubt_a_transaction_does_not_tell_the_shard() -> None:
+    """It may be another table, with its key on another shard."""
+    for rules in (KeyRules("id", {"s.t": "x"}), KeyRules("", {"s.t": "x", "public.t": "id"})):
+        assert find_keys("select from t where id = 5", rules).verdict is Verdict.UNREAD
+
+
 def test_what_depends_on_a_path() -> None:
     rules = KeyRules("id", {"s.t": "id"})
     for text, is_by_path in (
