@@ -31,7 +31,7 @@ import socket
 import ssl
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 BACKEND_NAMES = {
     b"R": "Authentication",
@@ -260,8 +260,14 @@ def _unescaped(text: str) -> bytes:
     )
 
 
-def _message(word: str, rest: list[bytes | str]) -> bytes:
+def message_of(line: str) -> bytes:
     """The frontend message that one line of a script names."""
+    word, *rest = _tokens(line)
+    assert isinstance(word, str), line
+    return _message(word, rest)
+
+
+def _message(word: str, rest: list[bytes | str]) -> bytes:
     texts = [item for item in rest if isinstance(item, bytes)]
     words = [item for item in rest if isinstance(item, str)]
     match word:
@@ -414,6 +420,12 @@ class Line:
     def read_to_close(self, *, limit_s: float = SILENCE_LIMIT_S) -> None:
         deadline = time.monotonic() + limit_s
         while not self.is_closed:
+            self._wait(deadline)
+
+    def read_while(self, condition: Callable[[], bool], *, limit_s: float = SILENCE_LIMIT_S) -> None:
+        """Reads as long as the condition holds, which is asked anew when something has come, or until the close."""
+        deadline = time.monotonic() + limit_s
+        while condition() and not self.is_closed:
             self._wait(deadline)
 
     def ask(self, data: bytes, letter: bytes = b"Z", *, limit_s: float = SILENCE_LIMIT_S) -> list[Frame]:

@@ -33,6 +33,8 @@ SCHEMA = """
 """
 # Pools by the type of their key; the tables of each are named by its document.
 KEY_TYPES = {"sharded": "bigint", "by-text": "text", "by-uuid": "uuid"}
+# Pools whose clients have to share links; what serves their reads.
+FEW_LINKS = {"few": "primary", "few-replicas": "replicas"}
 SHARDING = """
 key = "id"
 tables.note = { key = "data_id" }
@@ -85,12 +87,16 @@ class ShardedNode:
 
 @pytest.fixture(scope="session")
 def many_shards(wire_stack: Stack) -> Iterator[ShardedNode]:
-    """Four databases of one primary and two replicas; pools `sharded` (bigint), `by-text` and `by-uuid`."""
+    """Four databases of one primary and two replicas; pools of KEY_TYPES and FEW_LINKS."""
     for shard, database in enumerate(DATABASES):
         wire_stack.primary.query(f"create database {database} owner test")
         fill(wire_stack.primary, shard, database)
     clusters = wire_stack.clusters * SHARDS
-    node = wire_stack.add_node(config=config(clusters, DATABASES))
+    document = config(clusters, DATABASES)
+    for pool, reads in FEW_LINKS.items():
+        settings = f'reads = "{reads}"\nsize = 2'
+        document += pool_documents(clusters, DATABASES, {pool: "bigint"}, settings=settings)
+    node = wire_stack.add_node(config=document)
     shards = ShardedNode(wire_stack, node, clusters, DATABASES)
     yield shards
     shards.close()
@@ -123,9 +129,22 @@ def config(
     """A template for a node with one pool for each type of key; `pools` are names with the type."""
     parts = [CONFIG.partition("[clusters.")[0], PATIENT_HEALTH]
     parts += {cluster.name: cluster_document(cluster, finds_primary=True) for cluster in clusters}.values()
+    parts.append(pool_documents(clusters, databases, pools or KEY_TYPES, sharding, settings))
+    return "\n".join(parts)
+
+
+def pool_documents(
+    clusters: Sequence[Cluster],
+    databases: Sequence[str],
+    pools: Mapping[str, str],
+    sharding: str = SHARDING,
+    settings: str = "",
+) -> str:
+    """A map and a pool for each of `pools`, which are names with the type of their key."""
+    parts = []
     places = ", ".join(f'{number} = "{cluster.name}"' for number, cluster in enumerate(clusters))
     named = ", ".join(f'{number} = "{database}"' for number, database in enumerate(databases))
-    for pool, key_type in (pools or KEY_TYPES).items():
+    for pool, key_type in pools.items():
         parts.append(
             f"""
 [shardmaps.{pool}]
