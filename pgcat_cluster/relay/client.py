@@ -29,10 +29,13 @@ UNCLEAN = marks.UNCLEAN
 UNPINS = marks.UNPINS
 FINISHES = marks.FINISHES
 WATCHED = marks.WATCHED
+NESTS = marks.NESTS
 HEARS_ALL = marks.HEARS_ALL
 BEGINS = marks.BEGINS
 # What a statement rarely needs of the session before it is forwarded.
-PREPARES = marks.SEQUENCES | marks.CALLS | marks.WATCHED | marks.BEGINS | marks.CLOSES | marks.JOINS
+PREPARES = (
+    marks.SEQUENCES | marks.CALLS | marks.WATCHED | marks.BEGINS | marks.CLOSES | marks.JOINS | marks.NESTS
+)
 # What is looked at before a simple Query goes anywhere.
 LOOKS = marks.CALLS | marks.WATCHED | marks.BEGINS | marks.CLOSES | marks.JOINS
 
@@ -254,6 +257,8 @@ class Client(Borrower):
                 server.order(b"DISCARD SEQUENCES", None)
             if flow.flags & CALLS:
                 self._spell_out(server, octets.cut(buffer, position + 5, stop), True)
+            if flow.flags & NESTS and self.wishes_end:
+                self._save(desk, octets.cut(buffer, position + 5, stop - 1))
         self.retry = False
         if (
             self.role != PRIMARY
@@ -625,6 +630,10 @@ class Client(Borrower):
         if statement is not None:
             if statement.flow.flags & OWN and self._is_own(desk, statement.flow, statement):
                 return self._own_frame(desk, frames.BIND, statement, buffer, position, stop, end)
+            if statement.flow.flags & NESTS and self.wishes_end and self.unsynced and not self.probed:
+                # Should it fail, nothing before it has.
+                self._probe(server)
+                return position
             if desk.shards > 1 and stop > end and stop - position <= surveys.BATCH_BYTES_MAX:
                 # Its keys may be in what has not come.
                 return position
@@ -661,6 +670,8 @@ class Client(Borrower):
             self._note(statement.flow)
             if statement.flow.flags & CALLS:
                 self._spell_out(server, statement.text, False)
+            if statement.flow.flags & NESTS and self.wishes_end:
+                self._save(desk, statement.text)
             if statement.flow.flags & WATCHED:
                 desk.upcalls += 1
                 desk.control.watch(self, statement.text)

@@ -65,6 +65,8 @@ cdef class ClientEnd(Waiter):
     cdef public Py_ssize_t shard_wish
     cdef public int role_wish
     cdef public bint wishes_end
+    cdef public bint saves
+    cdef public int completed
     cdef public int reads_wish
     cdef public int flags
     cdef public dict positions

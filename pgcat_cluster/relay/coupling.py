@@ -47,16 +47,16 @@ class ClientEnd(Waiter):
     """
 
     __slots__ = (
-        "answered", "aside", "attempts", "awaiting", "context", "copy_ahead", "copy_doubt", "copy_synced", "copy_syncs",
-        "copying", "cork", "coupled_at", "decided", "desk", "detail", "errors", "executed", "failed",
-        "fell_behind", "finishes", "flags", "flow", "found", "greeting", "has_shapes", "held", "held_hint",
-        "held_role", "hint", "home", "is_glued", "is_simple", "is_starting", "is_utf8", "lingering",
-        "longest_wait_s", "names", "needs", "overlay", "parameters", "path", "pinned", "planned", "pool", "portals",
-        "positions", "primary_only", "probed",
-        "probing", "queries", "reads_wish", "ready_at", "receiver", "refusal", "refused", "request",
-        "request_at", "retry", "role", "role_hint", "role_wish", "saved_in", "server", "settling", "shard",
-        "shard_next", "shard_wish", "shuns_replicas", "skipping", "spelled", "spoiling", "spoils", "statements",
-        "status", "strays", "streaming", "survey_end", "survey_reads", "surveyed", "target", "transactions", "unnamed",
+        "answered", "aside", "attempts", "awaiting", "completed", "context", "copy_ahead", "copy_doubt",
+        "copy_synced", "copy_syncs", "copying", "cork", "coupled_at", "decided", "desk", "detail", "errors",
+        "executed", "failed", "fell_behind", "finishes", "flags", "flow", "found", "greeting", "has_shapes",
+        "held", "held_hint", "held_role", "hint", "home", "is_glued", "is_simple", "is_starting", "is_utf8",
+        "lingering", "longest_wait_s", "names", "needs", "overlay", "parameters", "path", "pinned", "planned",
+        "pool", "portals", "positions", "primary_only", "probed", "probing", "queries", "reads_wish",
+        "ready_at", "receiver", "refusal", "refused", "request", "request_at", "retry", "role", "role_hint",
+        "role_wish", "saved_in", "saves", "server", "settling", "shard", "shard_next", "shard_wish",
+        "shuns_replicas", "skipping", "spelled", "spoiling", "spoils", "statements", "status", "strays",
+        "streaming", "survey_end", "survey_reads", "surveyed", "target", "transactions", "unnamed",
         "unsynced", "wait_since", "wishes_end",
     )  # fmt: skip
 
@@ -125,11 +125,14 @@ class ClientEnd(Waiter):
         self.held_role = marks.PRIMARY
         self.held_hint = -1
         self.portals: dict[bytes, tuple[Statement, bytes]] = {}
-        # The session. Its wishes are -1 where it has none; some may end with the transaction.
+        # The session. Its wishes are -1 where it has none; some were said in its transaction.
         self.shard_wish = -1
         self.role_wish = -1
         self.reads_wish = -1
         self.wishes_end = False
+        # The request in progress does something to savepoints, unless it fails; and how much of it has been done.
+        self.saves = False
+        self.completed = 0
         # What it wrote lies before these, by shard; and what the request in progress must see.
         self.positions: dict[int, Position] = {}
         self.needs: Position | None = None

@@ -93,6 +93,12 @@ class Control(Protocol):
     def wish_no_more(self, client: Client) -> None:
         """The transaction is over, and with it what was wished for it alone."""
 
+    def save(self, client: Client, text: bytes) -> None:
+        """A client that has wished something in its transaction does something to savepoints."""
+
+    def save_not(self, client: Client, completed: int) -> None:
+        """That has failed behind so many of its statements."""
+
     def settle(self, client: Client, server: Server) -> None:
         """A transaction that may have left something is over; ends with `release` or `stay`."""
 

@@ -40,6 +40,7 @@ BY_PATH: Final = 524288  # by search_path its names of tables have other rules: 
 SETS_PATH: Final = 1048576  # may set it
 RESTORES_PATH: Final = 2097152  # may end what has set it
 SAVES: Final = 4194304  # sets a savepoint
+NESTS: Final = 8388608  # sets, releases or goes back to a savepoint, or ends a transaction and begins another
 
 # Which statements may say in their text where they want to go.
 HEARS_COMMENTS: Final = 0  # those with a comment that mentions a shard or a role

@@ -11,7 +11,7 @@ from pgcat_cluster.relay.preparing cimport Preparer
 from pgcat_cluster.relay.selectors cimport Selector
 from pgcat_cluster.relay.stock cimport Target
 
-cdef int SETS_PATH, RESTORES_PATH, SAVES, STEERS, IDLE, JOINS, ENDS, FINISHES, NOWHERE, UNCLEAN, FORGETS, ANYWHERE, KEYED, LOOKS, COMMAND, BEGINS, CLOSES, OWN, HEARS_ALL
+cdef int SETS_PATH, RESTORES_PATH, SAVES, STEERS, IDLE, JOINS, ENDS, FINISHES, NOWHERE, NESTS, UNCLEAN, FORGETS, ANYWHERE, KEYED, LOOKS, COMMAND, BEGINS, CLOSES, OWN, HEARS_ALL
 cdef Py_ssize_t UNSAID, PORTALS_MAX
 
 cdef class Placer(Preparer):
@@ -36,6 +36,7 @@ cdef class Placer(Preparer):
     cdef Py_ssize_t _refuse(self, int kind, Py_ssize_t stop, Py_ssize_t end, Py_ssize_t position) except? -1
     @cython.locals(desk=Desk)
     cdef _note(self, Flow flow)
+    cdef _save(self, Desk desk, bytes text)
     cdef Target _narrow(self, Target target)
     cdef bint _moves(self) except? -1
     cdef _leave_prepared(self, ServerEnd server)

@@ -41,6 +41,7 @@ FORGETS = marks.FORGETS
 ENDS = marks.ENDS
 FINISHES = marks.FINISHES
 NOWHERE = marks.NOWHERE
+NESTS = marks.NESTS
 UNCLEAN = marks.UNCLEAN
 SETS_PATH = marks.SETS_PATH
 RESTORES_PATH = marks.RESTORES_PATH
@@ -324,6 +325,13 @@ class Placer(Preparer):
                 self.names = set()
             self.names.update(flow.parameters)
 
+    def _save(self, desk: Desk, text: bytes) -> None:
+        """Let the session know what becomes of the savepoints that its wishes may be undone to."""
+        desk.upcalls += 1
+        desk.control.save(self._itself(), text)
+        self.saves = True
+        self.completed = 0
+
     # -- what must not run ---------------------------------------------------------------------------------
 
     def _refuse(self, kind: int, stop: int, end: int, position: int) -> int:
@@ -540,6 +548,9 @@ class Placer(Preparer):
         elif flow.flags & JOINS:
             # A comment may end with the line.
             self.held += b"\n;" + text
+            if flow.flags & NESTS and self.wishes_end:
+                desk.upcalls += 1
+                desk.control.save(self._itself(), text)
             answer = flow.detail
         else:
             answer = flow.detail if self.status == frames.STATUS_OPEN else frames.ROLLBACK_FRAME

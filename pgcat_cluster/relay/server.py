@@ -99,11 +99,13 @@ class Server(ServerEnd):
             if frames.PASSES[kind]:
                 if client.retry and not frames.PREPARES[kind]:
                     client.retry = False
+                if client.saves and kind == frames.COMMAND_COMPLETE:
+                    client.completed += 1
                 if stop > end:
                     self.remaining = stop - end
                     self.dropping = False
                     position = end
-                elif client.retry:
+                elif client.retry or client.saves:
                     position = stop
                 else:
                     position = octets.behind_frames(buffer, stop, end, frames.PASSES)
@@ -253,6 +255,10 @@ class Server(ServerEnd):
         client.awaiting = next_kind == ledgers.READY
         client.copying = False
         client.request = None
+        if client.saves:
+            client.saves = False
+            if client.failed:
+                self.control.save_not(client, client.completed)
         if client.answered:
             client.confirm()
         if client.overlay and next_kind == 0:

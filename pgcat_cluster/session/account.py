@@ -13,7 +13,9 @@ from pgcat_cluster.relay.stock import Pool
 from pgcat_cluster.routing.placement import placement_of
 from pgcat_cluster.session.parameters import Parameters
 from pgcat_cluster.session.plugins import plugins_of
+from pgcat_cluster.session.savepoints import Saved, Savepoints, followed
 from pgcat_cluster.session.wishes import NO_WISHES, Wishes, role_mark
+from pgcat_cluster.sql.savepoints import Steps
 from pgcat_cluster.sql.volatility import UNKNOWN as NOT_ASKED
 from pgcat_cluster.topology.model import PoolSettings, ServerKey, Shard
 from pgcat_cluster.topology.settings import OnAllBad
@@ -42,8 +44,10 @@ class Visitor:
         "refusal",
         "refused_at",
         "role_set_at",
+        "savepoints",
         "secret",
         "startup",
+        "steps",
         "wished_in",
         "wishes",
         "wishes_at_start",
@@ -69,6 +73,10 @@ class Visitor:
         self.wishes_at_start = self.wishes = self.wishes_now = NO_WISHES
         # In which of the client's transactions `wishes_now` holds instead of `wishes`; -1 for none.
         self.wished_in = -1
+        # Savepoints of a transaction in which something was wished; what the last request did to them, and how they and
+        # the wishes were before.
+        self.savepoints: Savepoints = ()
+        self.steps: tuple[Savepoints, Saved, Steps] | None = None
         # How many queries the client had run when its role was set, and when a request was last refused, and why.
         self.role_set_at = 0
         self.refused_at = -1
@@ -79,10 +87,35 @@ class Visitor:
         is_local = client.status != _IDLE and self.wished_in == client.transactions
         return self.wishes_now if is_local else self.wishes
 
-    def wish(self, client: Client, wishes: Wishes) -> None:
-        """From now on these are in force; those that differ from `self.wishes` end with the transaction."""
-        self.wishes_now = wishes
-        client.wishes_end = wishes != self.wishes or self.path_moved
+    def wish(self, client: Client, wishes: Wishes, lasting: Wishes | None = None) -> None:
+        """From now on these are in force, and behind the transaction those that last; None: the same as before."""
+        if client.status == _IDLE:
+            self.savepoints = ()
+        elif not self.savepoints:
+            self.savepoints = (Saved(lasting=self.wishes, now=self.wishes),)
+        self._put_into_force(client, wishes, self.wishes if lasting is None else lasting)
+
+    def save(self, client: Client, steps: Steps) -> None:
+        """The request in progress does this to savepoints, unless it fails."""
+        self.steps = None
+        if not self.savepoints:
+            return
+        current = Saved(lasting=self.wishes, now=self.wishes_in_force(client))
+        self.steps = (self.savepoints, current, steps)
+        self.savepoints, current = followed(self.savepoints, current, steps)
+        self._put_into_force(client, current.now, current.lasting)
+
+    def save_not(self, client: Client, completed: int) -> None:
+        """That request has failed behind so many of its steps."""
+        if self.steps is None:
+            return
+        savepoints, current, steps = self.steps
+        self.savepoints, current = followed(savepoints, current, steps[:completed])
+        self._put_into_force(client, current.now, current.lasting)
+
+    def _put_into_force(self, client: Client, wishes: Wishes, lasting: Wishes) -> None:
+        self.wishes, self.wishes_now = lasting, wishes
+        client.wishes_end = bool(self.savepoints) or self.path_moved
         self.wished_in = client.transactions if client.wishes_end else -1
         client.shard_wish = -1 if wishes.shard is None else wishes.shard
         client.role_wish = role_mark(wishes)

@@ -126,12 +126,11 @@ def _set(client: Client, command: Command) -> CommandAnswer:
     )
     _check_move(client, in_force)
     tag = command.verb.name if command.is_parameter else f"SET {command.name.replace('_', ' ').upper()}"
-    if not command.is_local:
-        visitor.wishes = carried(command.name, in_force, visitor.wishes)
-    elif client.status == _IDLE:
+    if command.is_local and client.status == _IDLE:
         text = "SET LOCAL can only be used in transaction blocks"
         return CommandAnswer(tag=tag, warned=Warned(sqlstate="25P01", text=text))
-    visitor.wish(client, in_force)
+    lasting = visitor.wishes if command.is_local else carried(command.name, in_force, visitor.wishes)
+    visitor.wish(client, in_force, lasting)
     if command.name == "server_role":
         visitor.role_set_at = client.queries
     return CommandAnswer(tag=tag)

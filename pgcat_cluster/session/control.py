@@ -40,6 +40,7 @@ from pgcat_cluster.session.replies import description, execution_frames, result_
 from pgcat_cluster.session.settling import Settling
 from pgcat_cluster.session.supply import Supply
 from pgcat_cluster.session.upkeep import Upkeep
+from pgcat_cluster.sql.savepoints import steps_of
 from pgcat_cluster.wire import messages
 
 _FAILED = 0x45
@@ -180,6 +181,12 @@ class Control:
         visitor = visitor_of(client)
         paths.end(client)
         visitor.wish(client, visitor.wishes)
+
+    def save(self, client: Client, text: bytes) -> None:
+        visitor_of(client).save(client, steps_of(text.decode(errors="surrogateescape")))
+
+    def save_not(self, client: Client, completed: int) -> None:
+        visitor_of(client).save_not(client, completed)
 
     def reported(self, client: Client | None, server: Server, body: bytes) -> None:
         backend = backend_of(server)

@@ -228,6 +228,8 @@ def flow_of(analysis: Analysis, reads: Reads, mentioned: tuple[str, ...] = ()) -
         flags |= marks.ENDS
     if analysis.ends_transaction:
         flags |= marks.FINISHES
+    if Effect.SAVES in effects or (analysis.opens_transaction and analysis.ends_transaction):
+        flags |= marks.NESTS
     if effects & _LEAVES:
         flags |= marks.LEAVES
     if analysis.calls_unknown or Effect.WRITES in effects:

@@ -41,8 +41,8 @@ def hear(client: Client, text: bytes) -> bool:
     if wishes.shard is not None:
         client.hint = wishes.shard
         if settings.sharding is not None and settings.sharding.sticky_comments:
-            visitor.wishes = carried("shard", wishes, visitor.wishes)
-            visitor.wish(client, visitor.wishes)
+            lasting = carried("shard", wishes, visitor.wishes)
+            visitor.wish(client, lasting, lasting)
     return True
 
 

@@ -154,6 +154,7 @@ def _transaction(words: list[str], findings: Findings) -> None:
             findings.control(TransactionVerb.COMMIT, "ends a transaction", opens=chains, ends=True)
         case _:
             findings.control(TransactionVerb.OTHER, "controls a savepoint")
+            findings.effects.add(Effect.SAVES)
 
 
 _NAMES_OF_SET = {"time": "timezone", "names": "client_encoding", "schema": "search_path", "xml": "xmloption"}

@@ -41,6 +41,7 @@ class Effect(enum.Enum):
     COPY_IN = "copies in"
     COPY_OUT = "copies out"
     DEFINES = "defines functions, or renames or drops them"
+    SAVES = "sets, releases or goes back to a savepoint"
     WRITES = "would have effects again if sent twice"
 
 

@@ -287,6 +287,7 @@ def _transaction(body: Node, findings: Findings) -> None:
             findings.effects.add(Effect.WRITES)
         case _:
             findings.control(TransactionVerb.OTHER, "controls a savepoint")
+            findings.effects.add(Effect.SAVES)
 
 
 def _begins_read_only(body: Node) -> bool:
