@@ -288,6 +288,9 @@ def _shard(flow: Flow, text: bytearray, said: Wishes, given: Circumstances) -> t
         assert flow.selector is not None
         if flow.selector.has_parameters and not given.bind:
             return -1, Choice(value="by its parameters", reason=f"{flow.refusal}, when they are bound")
+        if given.bind and flow.selector.asks(given.types):
+            reason = f"{flow.refusal}; a server is asked for their types first"
+            return -1, Choice(value="by its parameters", reason=reason)
         found = shard_of(flow, asked)
         if found >= 0:
             return _chosen(found, f"{flow.refusal} = {_values(sharding, asked)}")

@@ -66,3 +66,24 @@ def test_keys_of_several_shards_are_named(many_shards: ShardedNode) -> None:
             assert "Their shards are 1 and 3." in row[3]
         with pytest.raises(psycopg.errors.FeatureNotSupported, match="no row is moved to another shard"):
             client.execute(b"update data set id = %s where id = %s", [first, other])
+
+
+@pytest.mark.parametrize("statement", ["set id = $1 where id = $1", "set value = $1 where id = $1"])
+def test_a_parameter_of_a_type_that_a_server_has_to_tell(many_shards: ShardedNode, statement: str) -> None:
+    """As is said, so it is done: of its shard, or with the server's own word that no type will do."""
+    for key in (5, -7):
+        shard = pg_bigint_hash(key, SHARDS)
+        many_shards.truncate("data")
+        many_shards.ask(shard, f"insert into data (id, value) values ({key}, 'x')")
+        values: list[bytes | None] = [str(key).encode()]
+        server = many_shards.own[shard].pgconn.exec_params(f"update data {statement}".encode(), values)
+        with many_shards.connect() as client:
+            told = client.pgconn.exec_params(f"explain route update data {statement}".encode(), values)
+            said = told.get_value(0, 0)
+            assert said in (
+                f"Route: shard {shard}, primary".encode(),
+                b"Route: shard by its parameters, primary",
+            )
+            done = client.pgconn.exec_params(f"update data {statement}".encode(), values)
+            assert (done.status, done.command_tuples) == (server.status, server.command_tuples)
+            assert done.error_message.partition(b"\n")[0] == server.error_message.partition(b"\n")[0]
