@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, cast
 from pgcat_cluster.relay import frames, marks
 from pgcat_cluster.relay.desk import Desk
 from pgcat_cluster.relay.links import Link
-from pgcat_cluster.relay.placing import Begun, Placer
+from pgcat_cluster.relay.placing import Placer
 
 if TYPE_CHECKING:
     from pgcat_cluster.relay.server import Server
@@ -97,10 +97,12 @@ class Borrower(Placer):
             desk.upcalls += 1
             desk.control.align(self._itself(), server)
         if len(self.held) > 0 and not self.aside:
-            server.order(self.held, Begun(self))
+            for text in self.held:
+                server.precede(text)
             if desk.mirror is not None:
-                desk.mirror.sent(self._itself(), None, frames.query_frame(self.held))
-            self.held = b""
+                # A comment may end with the line.
+                desk.mirror.sent(self._itself(), None, frames.query_frame(b"\n;".join(self.held)))
+            self.held = []
 
     def greet(self) -> None:
         """Get a server for a moment, to learn what the client must be told at login; no request is looked at."""

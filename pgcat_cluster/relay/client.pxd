@@ -9,7 +9,7 @@ from pgcat_cluster.relay.desk cimport Desk
 from pgcat_cluster.relay.flows cimport Flow, Statement
 from pgcat_cluster.relay.ledger cimport Ledger, Owed
 
-cdef int PRIMARY, REPLICA, READS, SEQUENCES, CALLS, FORGETS, NOTED, BY_PATH, UNCLEAN, UNPINS, FINISHES, WATCHED, NESTS, PREPARES, LOOKS, OWN, BEGINS, HEARS_ALL
+cdef int PRIMARY, REPLICA, READS, SEQUENCES, CALLS, NOTED, BY_PATH, UNCLEAN, UNPINS, FINISHES, WATCHED, NESTS, PREPARES, LOOKS, OWN, BEGINS, HEARS_ALL
 
 cdef class Client(Borrower):
     cpdef join(self, Desk desk, parameters)

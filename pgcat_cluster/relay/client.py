@@ -22,8 +22,7 @@ READS = marks.READS
 SEQUENCES = marks.SEQUENCES
 CALLS = marks.CALLS
 OWN = marks.COMMAND | marks.BEGINS | marks.CLOSES | marks.JOINS
-FORGETS = marks.FORGETS
-NOTED = marks.FORGETS | marks.SETS_PATH | marks.RESTORES_PATH | marks.SAVES
+NOTED = marks.FORGETS | marks.SETS_PATH | marks.RESTORES_PATH | marks.SAVES | marks.REREADS | marks.ENDS
 BY_PATH = marks.BY_PATH
 UNCLEAN = marks.UNCLEAN
 UNPINS = marks.UNPINS
@@ -72,7 +71,10 @@ class Client(Borrower):
                     self.lingering = False
                     if self.server is not None and self.desk is not None:
                         self.server.flush()
-                        self.server.over(self.desk, self)
+                        if self.awaiting:
+                            self.server.sync_behind(self)
+                        else:
+                            self.server.over(self.desk, self)
                 continue
             if self.receiver is not None:
                 stop = self._offer(buffer, position, end)
@@ -253,8 +255,8 @@ class Client(Borrower):
             self.request_at = desk.clock()
         self.decided = False
         if flow.flags & PREPARES:
-            if flow.flags & SEQUENCES and not self.executed:
-                server.order(b"DISCARD SEQUENCES", None)
+            if flow.flags & SEQUENCES:
+                self._forget_sequences(server)
             if flow.flags & CALLS:
                 self._spell_out(server, octets.cut(buffer, position + 5, stop), True)
             if flow.flags & NESTS and self.wishes_end:
@@ -509,8 +511,8 @@ class Client(Borrower):
         ):
             self.retry = True
             self.request = octets.cut(buffer, position, position + self.survey_end)
-        if self.flow is not None and self.flow.flags & SEQUENCES and not self.executed:
-            server.order(b"DISCARD SEQUENCES", None)
+        if self.flow is not None and self.flow.flags & SEQUENCES:
+            self._forget_sequences(server)
 
     def _parse(
         self, desk: Desk, server: Server, buffer: bytearray, position: int, stop: int, end: int

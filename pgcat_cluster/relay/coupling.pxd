@@ -58,7 +58,7 @@ cdef class ClientEnd(Waiter):
     cdef public bint copy_synced
     cdef public bint copy_doubt
     cdef public Py_ssize_t copy_syncs
-    cdef public bytes held
+    cdef public list held
     cdef public int held_role
     cdef public Py_ssize_t held_hint
     cdef public dict portals
@@ -90,6 +90,10 @@ cdef class ClientEnd(Waiter):
     cdef public Statement unnamed
     cdef public set spelled
     cdef public set names
+    cdef public bint rereads
+    cdef public bint untold
+    cdef public bint is_alone
+    cdef public bytes context_before
     cdef public double wait_since
     cdef public double longest_wait_s
     cdef public double coupled_at
@@ -143,6 +147,8 @@ cdef class ServerEnd(Link):
     cpdef over(self, Desk desk, ClientEnd client)
     cpdef part(self)
     cpdef sync_late(self)
+    cpdef sync_behind(self, ClientEnd client)
     cpdef order(self, bytes text, errand)
+    cpdef precede(self, bytes text)
     cpdef abandon(self)
     cpdef evict(self, Py_ssize_t count)

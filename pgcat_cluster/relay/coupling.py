@@ -47,17 +47,17 @@ class ClientEnd(Waiter):
     """
 
     __slots__ = (
-        "answered", "aside", "attempts", "awaiting", "completed", "context", "copy_ahead", "copy_doubt",
-        "copy_synced", "copy_syncs", "copying", "cork", "coupled_at", "decided", "desk", "detail", "errors",
-        "executed", "failed", "fell_behind", "finishes", "flags", "flow", "found", "greeting", "has_shapes",
-        "held", "held_hint", "held_role", "hint", "home", "is_glued", "is_simple", "is_starting", "is_utf8",
-        "lingering", "longest_wait_s", "names", "needs", "overlay", "parameters", "path", "pinned", "planned",
-        "pool", "portals", "positions", "primary_only", "probed", "probing", "queries", "reads_wish",
-        "ready_at", "receiver", "refusal", "refused", "request", "request_at", "retry", "role", "role_hint",
-        "role_wish", "saved_in", "saves", "server", "settling", "shard", "shard_next", "shard_wish",
-        "shuns_replicas", "skipping", "spelled", "spoiling", "spoils", "statements", "status", "strays",
-        "streaming", "survey_end", "survey_reads", "surveyed", "target", "transactions", "unnamed",
-        "unsynced", "wait_since", "wishes_end",
+        "answered", "aside", "attempts", "awaiting", "completed", "context", "context_before", "copy_ahead",
+        "copy_doubt", "copy_synced", "copy_syncs", "copying", "cork", "coupled_at", "decided", "desk", "detail",
+        "errors", "executed", "failed", "fell_behind", "finishes", "flags", "flow", "found", "greeting", "has_shapes",
+        "held", "held_hint", "held_role", "hint", "home", "is_alone", "is_glued", "is_simple", "is_starting",
+        "is_utf8", "lingering", "longest_wait_s", "names", "needs", "overlay", "parameters", "path", "pinned",
+        "planned", "pool", "portals", "positions", "primary_only", "probed", "probing", "queries", "reads_wish",
+        "ready_at", "receiver", "refusal", "refused", "request", "request_at", "rereads", "retry", "role",
+        "role_hint", "role_wish", "saved_in", "saves", "server", "settling", "shard", "shard_next", "shard_wish",
+        "shuns_replicas", "skipping", "spelled", "spoiling", "spoils", "statements", "status", "strays", "streaming",
+        "survey_end", "survey_reads", "surveyed", "target", "transactions", "unnamed", "unsynced", "untold",
+        "wait_since", "wishes_end",
     )  # fmt: skip
 
     def __init__(self, sock: socket, reactor: Reactor, scratch: bytearray, receiver: Receiver) -> None:
@@ -119,9 +119,9 @@ class ClientEnd(Waiter):
         self.copy_synced = False
         self.copy_doubt = False
         self.copy_syncs = 0
-        # A BEGIN that no server has seen yet, the role it needs, and what its comments say; portals of statements that
-        # are answered here, each with the rest of its Bind.
-        self.held = b""
+        # A BEGIN that no server has seen yet and what is held behind it, the role it needs, what its comments say;
+        # portals of statements that are answered here, each with the rest of its Bind.
+        self.held: list[bytes] = []
         self.held_role = marks.PRIMARY
         self.held_hint = -1
         self.portals: dict[bytes, tuple[Statement, bytes]] = {}
@@ -159,6 +159,12 @@ class ClientEnd(Waiter):
         self.unnamed: Statement | None = None
         self.spelled: set[bytes] = set()
         self.names: set[str] | None = None
+        # Something in its transaction may have changed how constants are read; how is not known yet, so its context is
+        # its own; no server will tell.
+        self.rereads = False
+        self.is_alone = False
+        self.untold = False
+        self.context_before = b""
         # Times (of the desk's clock) and counts.
         self.wait_since = 0.0
         self.longest_wait_s = 0.0
@@ -257,8 +263,16 @@ class ServerEnd(Link):
         """The Syncs that came behind the last COPY data: as the COPY has failed, they are not ignored."""
         raise NotImplementedError
 
+    def sync_behind(self, client: Client) -> None:
+        """What ran in front of a Query has failed: the Query is passed over, up to this Sync."""
+        raise NotImplementedError
+
     def order(self, text: bytes, errand: Errand | None) -> None:
         """Send a Query of our own; its answer is swallowed, rows and errors go to the errand."""
+        raise NotImplementedError
+
+    def precede(self, text: bytes) -> None:
+        """Run a statement of ours in front of its client's request, which does not run if this one fails."""
         raise NotImplementedError
 
     def abandon(self) -> None:

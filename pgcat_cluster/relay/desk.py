@@ -99,6 +99,9 @@ class Control(Protocol):
     def save_not(self, client: Client, completed: int) -> None:
         """That has failed behind so many of its statements."""
 
+    def reread(self, client: Client, server: Server) -> None:
+        """The server has told all that was changed of how it reads the client's constants."""
+
     def settle(self, client: Client, server: Server) -> None:
         """A transaction that may have left something is over; ends with `release` or `stay`."""
 

@@ -158,6 +158,11 @@ class Statements:
         self._keep(text + b"\0" + types, statement)
         return statement
 
+    def context_of_one(self) -> bytes:
+        """A context that no other client has."""
+        self.made += 1
+        return b"_%d" % self.made
+
     def read_as(self, statement: Statement, context: bytes) -> Statement:
         """A statement of a client whose parameters have changed, to be prepared under those it has now."""
         known = self.get(statement.text + b"\0" + statement.types, context)

@@ -75,6 +75,12 @@ PARSE_COMPLETE_FRAME = b"1\x00\x00\x00\x04"
 BIND_COMPLETE_FRAME = b"2\x00\x00\x00\x04"
 CLOSE_COMPLETE_FRAME = b"3\x00\x00\x00\x04"
 ROLLBACK_FRAME = b"C\x00\x00\x00\x0dROLLBACK\x00"
+# Of the unnamed statement, without parameters.
+_BIND_EXECUTE_CLOSE = (
+    b"B\x00\x00\x00\x0c\x00\x00\x00\x00\x00\x00\x00\x00"
+    b"E\x00\x00\x00\x09\x00\x00\x00\x00\x00"
+    b"C\x00\x00\x00\x06P\x00"
+)
 # A Bind of a statement that nobody has, which fails whatever the server is in the middle of.
 FAIL_SYNC = b"B\x00\x00\x00\x19\x00_pgcat_nobody\x00\x00\x00\x00\x00\x00\x00" + SYNC_FRAME
 
@@ -94,6 +100,14 @@ def close_frame(name: bytes) -> bytes:
 
 def describe_frame(name: bytes) -> bytes:
     return b"D" + (6 + len(name)).to_bytes(4, "big") + b"S" + name + b"\0"
+
+
+def run_frames(text: bytes) -> bytes:
+    """Parse, Bind and Execute of a statement of ours, and a Close of its portal, which tells that it succeeded.
+
+    In front of what a client sends: should it fail, all of that is passed over up to the next Sync.
+    """
+    return b"P" + (8 + len(text)).to_bytes(4, "big") + b"\0" + text + b"\0\0\0" + _BIND_EXECUTE_CLOSE
 
 
 def ready_frame(status: int) -> bytes:

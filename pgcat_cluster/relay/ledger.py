@@ -1,8 +1,9 @@
 """The ledger of a server link: the replies it owes that matter, in order, each the client's or ours.
 
 It lists ParseComplete, CloseComplete and ReadyForQuery, and in sharded pools ParameterDescription; the quiet ones are
-swallowed, and so is RowDescription or NoData behind a quiet ParameterDescription. An ErrorResponse strikes everything
-up to the next ReadyForQuery, as PostgreSQL does (protocol, "Extended Query").
+swallowed, and so is RowDescription or NoData behind a quiet ParameterDescription. What runs in front of a client's
+request is one entry, up to its CloseComplete: an error in it is the client's, the rest is swallowed. An ErrorResponse
+strikes everything up to the next ReadyForQuery, as PostgreSQL does (protocol, "Extended Query").
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ CLOSED_QUIET = 4
 DESCRIBED = 5
 DESCRIBED_QUIET = 6
 COLUMNS_QUIET = 7
-READY = 8
-READY_QUIET = 9
+RUN_QUIET = 8
+READY = 9
+READY_QUIET = 10
 
 
 class Owed:
@@ -53,6 +55,7 @@ OWED_READY = Owed(READY)
 OWED_SYNC_QUIET = Owed(READY_QUIET)
 OWED_CLOSE = Owed(CLOSED)
 OWED_CLOSE_QUIET = Owed(CLOSED_QUIET)
+OWED_RUN_QUIET = Owed(RUN_QUIET, b"")
 OWED_PARSE_UNNAMED_QUIET = Owed(PARSED_QUIET, b"")
 OWED_CLOSE_UNNAMED_QUIET = Owed(CLOSED_QUIET, b"")
 OWED_COLUMNS_QUIET = Owed(COLUMNS_QUIET)

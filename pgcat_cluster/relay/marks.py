@@ -40,7 +40,10 @@ BY_PATH: Final = 524288  # by search_path its names of tables have other rules: 
 SETS_PATH: Final = 1048576  # may set it
 RESTORES_PATH: Final = 2097152  # may end what has set it
 SAVES: Final = 4194304  # sets a savepoint
+# In any pool:
 NESTS: Final = 8388608  # sets, releases or goes back to a savepoint, or ends a transaction and begins another
+REREADS: Final = 16777216  # may change what constants mean in what comes behind it
+UNTOLD: Final = 33554432  # and no server tells of it
 
 # Which statements may say in their text where they want to go.
 HEARS_COMMENTS: Final = 0  # those with a comment that mentions a shard or a role

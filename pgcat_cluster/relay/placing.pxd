@@ -11,7 +11,7 @@ from pgcat_cluster.relay.preparing cimport Preparer
 from pgcat_cluster.relay.selectors cimport Selector
 from pgcat_cluster.relay.stock cimport Target
 
-cdef int SETS_PATH, RESTORES_PATH, SAVES, STEERS, IDLE, JOINS, ENDS, FINISHES, NOWHERE, NESTS, UNCLEAN, FORGETS, ANYWHERE, KEYED, LOOKS, COMMAND, BEGINS, CLOSES, OWN, HEARS_ALL
+cdef int SETS_PATH, RESTORES_PATH, SAVES, STEERS, REREADS, UNTOLD, IDLE, JOINS, ENDS, FINISHES, NOWHERE, NESTS, UNCLEAN, FORGETS, ANYWHERE, KEYED, LOOKS, COMMAND, BEGINS, CLOSES, OWN, HEARS_ALL
 cdef Py_ssize_t UNSAID, PORTALS_MAX
 
 cdef class Placer(Preparer):

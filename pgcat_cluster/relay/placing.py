@@ -38,6 +38,8 @@ JOINS = marks.JOINS
 IDLE = frames.STATUS_IDLE
 HEARS_ALL = marks.HEARS_ALL
 FORGETS = marks.FORGETS
+REREADS = marks.REREADS
+UNTOLD = marks.UNTOLD
 ENDS = marks.ENDS
 FINISHES = marks.FINISHES
 NOWHERE = marks.NOWHERE
@@ -46,33 +48,9 @@ UNCLEAN = marks.UNCLEAN
 SETS_PATH = marks.SETS_PATH
 RESTORES_PATH = marks.RESTORES_PATH
 SAVES = marks.SAVES
-STEERS = marks.SETS_PATH | marks.RESTORES_PATH | marks.SAVES
+STEERS = marks.SETS_PATH | marks.RESTORES_PATH | marks.SAVES | marks.REREADS
 # Portals of ours that one client may have.
 PORTALS_MAX = 64
-
-
-class Begun:
-    """Waits for a BEGIN that was held back, and for what was held with it.
-
-    Should that fail, its client is told so instead of what the server says to the statement behind it. What it
-    changes of the session's parameters the client is told too.
-    """
-
-    def __init__(self, client: Placer) -> None:
-        self.client = client
-
-    def take(self, kind: int, body: bytes) -> None:
-        if self.client.server is None or kind not in (frames.ERROR, frames.PARAMETER_STATUS):
-            return
-        self.client.put_bytes(bytes((kind,)) + (len(body) + 4).to_bytes(4, "big") + body)
-        if kind == frames.ERROR:
-            self.client.spoiling = True
-            if b"VFATAL\0" in body:
-                # The last words of a server, which the client has heard now.
-                self.client.server.is_fatal = True
-
-    def done(self, server: Server) -> None:
-        pass
 
 
 class Placer(Preparer):
@@ -310,7 +288,20 @@ class Placer(Preparer):
         self._read_constants(desk, statement, text, 0, len(text))
 
     def _note(self, flow: Flow) -> None:
-        """Remember what an execution may do to the session, besides its flags."""
+        """Remember what an execution may do to the session, besides its flags.
+
+        Constants of what comes behind it in the same flush may mean something else than for others, so what is prepared
+        there is not shared, until the server has told all that holds then.
+        """
+        if flow.flags & REREADS or (flow.flags & ENDS and self.rereads):
+            if not self.is_alone:
+                self.context_before = self.context[len(self.path) :]
+            self.rereads = True
+            self.is_alone = True
+            self.untold = self.untold or flow.flags & UNTOLD != 0
+            desk = self.desk
+            assert desk is not None
+            self.context = self.path + desk.statements.context_of_one()
         if flow.flags & SAVES:
             self.saved_in = self.transactions
         if flow.flags & SETS_PATH or (flow.flags & RESTORES_PATH and len(self.path) > 0):
@@ -540,23 +531,27 @@ class Placer(Preparer):
                 tag = flow.detail
                 assert isinstance(tag, bytes)
                 return desk.control.begun_twice(self._itself(), tag)
-            self.held = text
+            self.held = [text]
             self.held_role = flow.role
             self.held_hint = role_hint
             self.status = frames.STATUS_OPEN
             answer = flow.detail
         elif flow.flags & JOINS:
-            # A comment may end with the line.
-            self.held += b"\n;" + text
+            self.held.append(text)
             if flow.flags & NESTS and self.wishes_end:
                 desk.upcalls += 1
                 desk.control.save(self._itself(), text)
             answer = flow.detail
         else:
             answer = flow.detail if self.status == frames.STATUS_OPEN else frames.ROLLBACK_FRAME
-            self.held = b""
+            self.held = []
             self.status = frames.STATUS_IDLE
             self.transactions += 1
+            if self.rereads:
+                self.context = self.path + self.context_before
+                self.rereads = False
+                self.is_alone = False
+                self.untold = False
             if self.wishes_end:
                 desk.control.wish_no_more(self._itself())
         if flow.flags & STEERS:

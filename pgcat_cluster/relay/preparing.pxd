@@ -24,6 +24,7 @@ cdef class Preparer(Copier):
     cdef _prepare_as(self, ServerEnd server, bytes name, Statement statement)
     cdef _ensure_unnamed(self, ServerEnd server, Statement statement)
     @cython.locals(statement=Statement)
+    cdef _forget_sequences(self, ServerEnd server)
     cpdef bytes in_own_words(self, bytes body)
     @cython.locals(owed=Owed)
     cpdef confirm(self)

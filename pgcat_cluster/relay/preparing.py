@@ -83,7 +83,8 @@ class Preparer(Copier):
         """SQL names statements that were prepared by protocol: the server must know them under their names.
 
         What is left of them when the transaction is over is asked in settling. Before a simple Query comes a Sync
-        of ours: if a statement can not be prepared any more, the Query must be answered all the same.
+        of ours: if a statement can not be prepared any more, the Query must be answered all the same. Not so if it
+        is to run in a transaction that begins just now, for it must not run without.
         """
         if self.status == frames.STATUS_FAILED:
             return
@@ -94,7 +95,7 @@ class Preparer(Copier):
                 self._prepare_as(server, name, statement)
                 self.spelled.add(name)
                 is_any = True
-        if is_any and is_simple:
+        if is_any and is_simple and (self.executed or self.status == frames.STATUS_IDLE):
             server.put_bytes(frames.SYNC_FRAME)
             server.ledger.append(ledgers.OWED_SYNC_QUIET)
 
@@ -117,6 +118,11 @@ class Preparer(Copier):
             server.put_bytes(statement.parse_frame(b""))
             server.ledger.append(ledgers.OWED_PARSE_UNNAMED_QUIET)
             server.unnamed = statement
+
+    def _forget_sequences(self, server: Server) -> None:
+        """What the server remembers of sequences is another client's, unless this one may have used some there."""
+        if not self.executed or not (self.pinned or self.may_have_written()):
+            server.precede(b"DISCARD SEQUENCES")
 
     def in_own_words(self, body: bytes) -> bytes:
         """An ErrorResponse in which servers' names of prepared statements are this client's."""

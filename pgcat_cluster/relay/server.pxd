@@ -13,11 +13,15 @@ cdef Py_ssize_t CALL_BYTES_MAX
 cdef int DOUBTS, FORGETS, LEAVES, UNPINS, ASKS
 
 cdef class Server(ServerEnd):
-    @cython.locals(p="unsigned char *", position=Py_ssize_t, run=Py_ssize_t, count=Py_ssize_t, kind=int, length=Py_ssize_t, stop=Py_ssize_t, client=ClientEnd, renamed=bytearray, sqlstate=bytes, is_swallowed=bint, is_own=bint, names_ours=bint, is_fatal=bint, is_refused=bint, is_ending=bint)
+    @cython.locals(p="unsigned char *", position=Py_ssize_t, run=Py_ssize_t, count=Py_ssize_t, kind=int, length=Py_ssize_t, stop=Py_ssize_t, client=ClientEnd, renamed=bytearray, sqlstate=bytes, is_swallowed=bint, is_own=bint, names_ours=bint, is_fatal=bint, is_refused=bint, is_ending=bint, is_passing=bint)
     cpdef Py_ssize_t consume(self, bytearray buffer, Py_ssize_t start, Py_ssize_t end) except? -1
     @cython.locals(ledger=Ledger, is_parsed=bint, rows=Py_ssize_t, ready=Py_ssize_t)
     cdef bint _usual_answer(self, ClientEnd client, bytearray buffer, Py_ssize_t start, Py_ssize_t end) except? -1
+    @cython.locals(kind=int)
     cdef _look(self)
+    @cython.locals(is_heard=bint)
+    cdef bint _is_told(self, int kind) except? -1
+    cpdef sync_behind(self, ClientEnd client)
     @cython.locals(client=ClientEnd)
     cdef _deliver(self, bytearray buffer, Py_ssize_t start, Py_ssize_t end)
     @cython.locals(next_kind=int)
@@ -40,7 +44,7 @@ cdef class Server(ServerEnd):
     cdef _pass_columns(self, int kind)
     @cython.locals(statement=Statement, desk=Desk)
     cdef _parsed(self, ClientEnd client, Owed owed)
-    @cython.locals(owed=Owed, client=ClientEnd, first=bint)
+    @cython.locals(owed=Owed, client=ClientEnd, first=bint, is_client_s=bint)
     cdef bint _strike(self) except? -1
     @cython.locals(desk=Desk)
     cdef _error(self, ClientEnd client, bytes sqlstate, bint names_ours, bint is_fatal)
@@ -51,7 +55,8 @@ cdef class Server(ServerEnd):
     @cython.locals(flow=Flow)
     cdef _stand_aside(self, ClientEnd client)
     cpdef order(self, bytes text, errand)
-    @cython.locals(owed=Owed, client=ClientEnd)
+    cpdef precede(self, bytes text)
+    @cython.locals(owed=Owed, client=ClientEnd, is_within=bint)
     cdef _swallow(self, int kind, bytearray buffer, Py_ssize_t start, Py_ssize_t stop)
     @cython.locals(pool=Pool)
     cpdef clean(self)

@@ -66,7 +66,7 @@ class Server(ServerEnd):
                 self.lost("the server sent an impossible length")
                 return end
             client = self.client
-            if client is None or self.quiet:
+            if client is None or (self.quiet and not self._is_told(kind)):
                 # Ours. (run is position here: what came before was delivered.)
                 self._deliver(buffer, run, position)
                 if stop > end:
@@ -141,9 +141,13 @@ class Server(ServerEnd):
                 self._told(client, octets.cut(buffer, stop - length + 4, stop))
             elif kind == frames.ERROR:
                 sqlstate = frames.error_code(buffer, position + 5, stop)
+                # By protocol, not in a Query: nothing is answered up to the next Sync.
+                is_passing = 0 < self.ledger.kind() < ledgers.READY
                 # A statement of ours may have failed, behind which stands a Sync of ours.
                 is_own = self._strike()
                 is_fatal = buffer.find(b"VFATAL\0", stop - length + 4, stop) >= 0
+                if is_passing and client.is_simple and not is_own and not is_fatal:
+                    self.sync_behind(client)
                 is_refused = client.retry and sqlstate == b"25006" and client.role_wish < 0
                 # The statement that fails on purpose, for its client was told already what it must not do.
                 is_spoilt = client.spoiling and not is_fatal
@@ -212,8 +216,22 @@ class Server(ServerEnd):
 
     def _look(self) -> None:
         """The head of the ledger may have changed: is the answer that comes now ours?"""
-        ledger = self.ledger
-        self.quiet = not ledger.is_empty() and ledger.kind() == ledgers.READY_QUIET
+        kind = self.ledger.kind()
+        self.quiet = kind == ledgers.READY_QUIET or kind == ledgers.RUN_QUIET
+
+    def _is_told(self, kind: int) -> bool:
+        """Whether this frame of what runs in front of a request is for its client all the same."""
+        is_heard = kind == frames.ERROR or kind == frames.PARAMETER_STATUS
+        return is_heard and self.ledger.kind() == ledgers.RUN_QUIET
+
+    def sync_behind(self, client: Client) -> None:
+        """What ran in front of a Query has failed: the Query is passed over, up to this Sync."""
+        if client.remaining > 0 and client.streaming:
+            # Not in the middle of a message: behind the rest of it.
+            client.lingering = True
+            return
+        self.put_bytes(frames.SYNC_FRAME)
+        self.flush()
 
     def _deliver(self, buffer: bytearray, start: int, end: int) -> None:
         """Give the client what is its own; held back while the request may yet be repeated elsewhere."""
@@ -264,6 +282,14 @@ class Server(ServerEnd):
         if client.overlay and next_kind == 0:
             # Else a batch is under way already (behind a COPY that failed), and these names are its own.
             client.overlay.clear()
+        if client.is_alone:
+            if status == frames.STATUS_IDLE:
+                client.rereads = False
+                client.untold = False
+            if not client.untold:
+                client.is_alone = False
+                desk.upcalls += 1
+                self.control.reread(client, self)
         if client.flags & FORGETS:
             if not client.failed:
                 client.statements.clear()
@@ -423,7 +449,8 @@ class Server(ServerEnd):
         """An error: nothing up to the next ReadyForQuery will be answered any more. Whether that one is ours."""
         ledger = self.ledger
         client = self.client
-        was_quiet = self.quiet
+        # Else a batch of the client may be under way already, behind what is swallowed.
+        is_client_s = ledger.kind() != ledgers.READY_QUIET
         first = True
         while not ledger.is_empty() and ledger.kind() < ledgers.READY:
             owed = ledger.pop()
@@ -448,8 +475,7 @@ class Server(ServerEnd):
             first = False
         self.skipping = ledger.is_empty()
         self._look()
-        if client is not None and not was_quiet:
-            # Else a batch of the client may be under way already, behind what is swallowed.
+        if client is not None and is_client_s:
             client.overlay.clear()
         return self.quiet
 
@@ -533,6 +559,13 @@ class Server(ServerEnd):
         self._look()
         self.unnamed = None
 
+    def precede(self, text: bytes) -> None:
+        """Run a statement of ours in front of its client's request, which does not run if this one fails."""
+        self.put_bytes(frames.run_frames(text))
+        self.ledger.append(ledgers.OWED_RUN_QUIET)
+        self._look()
+        self.unnamed = ledgers.ANY_STATEMENT
+
     def _swallow(self, kind: int, buffer: bytearray, start: int, stop: int) -> None:
         """One frame that no client shall see."""
         ledger = self.ledger
@@ -556,6 +589,10 @@ class Server(ServerEnd):
                 self.clean()
         elif kind == frames.DATA_ROW or kind == frames.ERROR:
             if kind == frames.ERROR:
+                if ledger.kind() == ledgers.RUN_QUIET:
+                    # Whether a Sync comes behind it only its client could tell.
+                    self.lost("a transaction did not begin, and its client is gone")
+                    return
                 self._strike()
                 if ledger.is_empty():
                     # An idle link is told that it ends.
@@ -570,7 +607,8 @@ class Server(ServerEnd):
             if errand is not None:
                 errand.take(kind, octets.cut(buffer, start, stop))
         elif kind == frames.PARSE_COMPLETE or kind == frames.CLOSE_COMPLETE:
-            if not ledger.is_empty() and ledger.kind() < ledgers.READY:
+            is_within = kind == frames.PARSE_COMPLETE and ledger.kind() == ledgers.RUN_QUIET
+            if not ledger.is_empty() and ledger.kind() < ledgers.READY and not is_within:
                 ledger.pop()
                 self._look()
         elif kind == frames.PARAMETERS:

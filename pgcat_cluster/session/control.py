@@ -188,12 +188,19 @@ class Control:
     def save_not(self, client: Client, completed: int) -> None:
         visitor_of(client).save_not(client, completed)
 
+    def reread(self, client: Client, server: Server) -> None:
+        read_as(client, backend_of(server).reported)
+
     def reported(self, client: Client | None, server: Server, body: bytes) -> None:
         backend = backend_of(server)
         name, value = messages.parse_parameter_status(body)
         backend.reported[name] = value
         if client is not None:
+            context = client.context
             read_as(client, backend.reported)
+            if client.is_alone:
+                # More may be under way.
+                client.context = context
             if name == "application_name" and isinstance(client.detail, Visitor):
                 client.detail.application_name = value
 

@@ -11,7 +11,7 @@ from pgcat_cluster.relay.flows import Flow
 from pgcat_cluster.relay.shapes import render
 from pgcat_cluster.routing.placement import Placement
 from pgcat_cluster.routing.role import role_for
-from pgcat_cluster.session.parameters import names_in
+from pgcat_cluster.session.parameters import READ_AS_REPORTED, READ_AS_SET, names_in
 from pgcat_cluster.sql.analysis import analyze
 from pgcat_cluster.sql.commands import PREFIX, is_ours
 from pgcat_cluster.sql.paths import UNKNOWN as UNKNOWN_PATH
@@ -100,6 +100,11 @@ class Decision(Struct, frozen=True, kw_only=True):
     is_lasting: bool = False
     needs_constants: bool = False
     control: TransactionVerb | None = None
+
+
+# Parameters that change what constants mean, as far as their names are known; of these a server tells.
+_TOLD: frozenset[str | None] = frozenset(name.lower() for name in READ_AS_REPORTED)
+_READ_AS: frozenset[str | None] = _TOLD | {*READ_AS_SET, "all", None}
 
 
 def rules_of(settings: PoolSettings, catalog: FunctionCatalog) -> FunctionRules:
@@ -230,6 +235,11 @@ def flow_of(analysis: Analysis, reads: Reads, mentioned: tuple[str, ...] = ()) -
         flags |= marks.FINISHES
     if Effect.SAVES in effects or (analysis.opens_transaction and analysis.ends_transaction):
         flags |= marks.NESTS
+    names = {None if name is None else name.lower() for name in analysis.parameters}
+    if names & _READ_AS or runs_code(analysis):
+        flags |= marks.REREADS
+    if names & _READ_AS - _TOLD:
+        flags |= marks.UNTOLD
     if effects & _LEAVES:
         flags |= marks.LEAVES
     if analysis.calls_unknown or Effect.WRITES in effects:

@@ -170,7 +170,7 @@ def has_shapes(reported: Mapping[str, str]) -> bool:
 
 
 # What says how a server reads constants, once for all when it parses or plans: of these it tells each change,
-_READ_AS_REPORTED = (
+READ_AS_REPORTED = (
     "client_encoding",
     "standard_conforming_strings",
     "DateStyle",
@@ -178,7 +178,7 @@ _READ_AS_REPORTED = (
     "IntervalStyle",
 )
 # of these it does not.
-_READ_AS_SET = (
+READ_AS_SET = (
     *("array_nulls", "backslash_quote", "bytea_output", "extra_float_digits", "lc_monetary"),
     *("timezone_abbreviations", "transform_null_equals", "xmlbinary", "xmloption"),
 )
@@ -186,8 +186,8 @@ _READ_AS_SET = (
 
 def reading_context(reported: Mapping[str, str], parameters: Parameters) -> bytes:
     """What sessions must have in common to share a prepared statement, of which a server reads constants once."""
-    known = [reported.get(name, "") for name in _READ_AS_REPORTED]
-    known += [f"{name}={parameters.values[name]}" for name in _READ_AS_SET if name in parameters.values]
+    known = [reported.get(name, "") for name in READ_AS_REPORTED]
+    known += [f"{name}={parameters.values[name]}" for name in READ_AS_SET if name in parameters.values]
     return "\0".join(known).encode(errors="surrogateescape")
 
 

@@ -93,6 +93,27 @@ def test_a_session_says_shard_and_role(shard_clusters: ShardedNode, shard: int, 
         assert (one(client, "SHOW SHARD"), one(client, "SHOW SERVER ROLE")) == (str(shard), role)
 
 
+@pytest.mark.parametrize("values", [(), (1,)], ids=["simple", "extended"])
+def test_nothing_runs_behind_a_begin_that_fails(shard_clusters: ShardedNode, values: tuple[int, ...]) -> None:
+    """A standby can not begin this one, and then there is no transaction: what follows must not run without."""
+    shard = pg_bigint_hash(1, SHARDS)
+    replica, database = shard_clusters.clusters[shard].replicas[0], shard_clusters.databases[shard]
+    count = b"select count(*) from pg_locks where locktype = 'advisory'"
+    locking = b"select pg_advisory_lock(4711) from (select from data where id = %s) found"
+    with shard_clusters.connect() as client, psycopg.connect(replica.dsn("test", database)) as own:
+        client.execute(b"insert into data (id, value) values (1, 'here')")
+        client.execute(b"SET SERVER ROLE TO 'replica'")
+        client.execute(b"begin isolation level serializable")
+        with pytest.raises(psycopg.errors.FeatureNotSupported, match="hot standby"):
+            client.execute(locking if values else locking.replace(b"%s", b"1"), values or None)
+        assert client.info.transaction_status is psycopg.pq.TransactionStatus.IDLE
+        assert own.execute(count).fetchone() == (0,)
+        client.execute(b"begin")
+        client.execute(locking if values else locking.replace(b"%s", b"1"), values or None)
+        assert own.execute(count).fetchone() == (1,)
+        client.execute(b"rollback")
+
+
 def test_a_shard_that_is_down_takes_none_with_it(emptied: ShardedNode) -> None:
     keys = [next(key for key in KEYS if pg_bigint_hash(key, SHARDS) == shard) for shard in range(SHARDS)]
     lost, (here, *_) = 2, keys
