@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import random
+import re
 import socket
 import struct
 import time
@@ -44,6 +45,8 @@ LAST = {
 }
 # What the node says in its own words of keys that it can not place: then no server was asked.
 REFUSALS = frozenset({"0A000", "22P02", "22003"})
+FAILED = "25P02"
+ENDS = re.compile(r'^(?:Query|Parse "\w*") "(?:commit|rollback|end|abort)"')
 CANCEL_REQUEST = 80877102
 
 
@@ -53,6 +56,9 @@ class Step:
 
     line: str
     answers: list[Frame] = dataclasses.field(default_factory=list)
+    # Said in a transaction that has failed, and not to end it alone. If no server had it, all of this is refused
+    # (session/DECISIONS.md, "a failed transaction describes …"); PostgreSQL lets some of it through.
+    is_late: bool = False
 
     @property
     def word(self) -> str:
@@ -64,7 +70,8 @@ class Step:
         for frame in self.answers:
             if frame.type == b"E":
                 fields = fields_of(frame.body)
-                if fields.get("C") in REFUSALS and "R" not in fields:
+                is_refusal = fields.get("C") in REFUSALS or (fields.get("C") == FAILED and self.is_late)
+                if is_refusal and "R" not in fields:
                     return fields["C"]
         return ""
 
@@ -144,6 +151,7 @@ class Talker:
 
     def _hear(self, frame: Frame) -> None:
         self._pass_silent()
+        has_failed = self.status == "E"
         self._note(frame)
         if frame.type == b"S":
             return
@@ -152,6 +160,8 @@ class Talker:
             self.steps.append(Step("Nothing"))
         step = self.steps[self.at]
         step.answers.append(frame)
+        if frame.type == b"E":
+            step.is_late = has_failed and not ENDS.search(step.line)
         if step.word == "Nothing" or frame.type in LAST[step.word]:
             self.at += 1
         elif frame.type == b"E" and step.word not in ("Query", "Sync"):

@@ -337,8 +337,8 @@ class _Maker:
             statement = self._statement(client)
             if statement.needs_server:
                 lines += [*self._use(client, KEYED_SELECT, ""), "Sync"]
-            elif statement.is_control and self.kind is Kind.KEYED:
-                # What was prepared in front of BEGIN has taken the batch to a server.
+            elif statement.is_control and (self.kind is Kind.KEYED or self.on_replicas):
+                # What stands in front of BEGIN has taken the batch to a server (session/DECISIONS.md, as in _use).
                 lines.append("Sync")
             if chance.random() < 0.1:
                 lines += ["Sync", _query(self._filled(statement, client))]
@@ -370,7 +370,10 @@ class _Maker:
             shape = f"{statement.text} {types}"
             name = f"s{self.shapes.setdefault(shape, len(self.shapes))}"
         lines = []
-        if not name or name not in self.names[client] or chance.random() < 0.1:
+        # Of what begins or ends a transaction without a server a name can be prepared again, and a portal be bound and
+        # executed again (session/DECISIONS.md, "what is forgotten in a batch that fails").
+        is_again = chance.random() < 0.1 and not statement.is_control
+        if not name or name not in self.names[client] or is_again:
             is_synced = chance.random() < 0.1
             if is_synced and not name:
                 # If an error makes the server pass over the Parse, the unnamed statement is nobody's afterwards
@@ -388,8 +391,6 @@ class _Maker:
                 lines.append("Flush")
         portal = chance.choice(["", "", "", "p"])
         if statement.is_control:
-            # What begins or ends a transaction without a server has a portal that can be bound and executed again
-            # (session/DECISIONS.md, "what is forgotten in a batch that fails").
             portal = ""
         lines.append(self._bind(client, statement, portal, name, sizes))
         if chance.random() < 0.4:
@@ -403,7 +404,7 @@ class _Maker:
         # (session/DECISIONS.md, "a failed transaction describes …").
         if portal and chance.random() < 0.8:
             lines.append(f'Close portal "{portal}"')
-        if name and chance.random() < 0.2:
+        if name and chance.random() < 0.2 and not statement.is_control:
             lines.append(f'Close statement "{name}"')
             self.names[client].discard(name)
         if not self.on_replicas and chance.random() < 0.1:
