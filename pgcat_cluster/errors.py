@@ -177,6 +177,13 @@ class TransactionAborted(Fault):
     text = "current transaction is aborted, commands ignored until end of transaction block"
 
 
+class UnknownSavepoint(Fault):
+    """A savepoint that a transaction has not set, which no server has seen yet."""
+
+    sqlstate = "3B001"
+    text = "savepoint does not exist"
+
+
 class UnknownStatement(Fault):
     """A prepared statement name that this client has not prepared."""
 

@@ -7,10 +7,10 @@ from pgcat_cluster.relay.links cimport Link
 from pgcat_cluster.relay.placing cimport Placer
 from pgcat_cluster.relay.stock cimport Pool, Target
 
-cdef int PRIMARY, REPLICA, ANY, STANDBY, ROLES
+cdef int PRIMARY, REPLICA, ANY, STANDBY, ROLES, FINISHES
 
 cdef class Borrower(Placer):
-    @cython.locals(target=Target, narrowed=Target, server=ServerEnd)
+    @cython.locals(target=Target, narrowed=Target, server=ServerEnd, is_over=bint)
     cdef ServerEnd _checkout(self, Desk desk, int role)
     cdef ServerEnd _fall_behind(self, Desk desk)
     cpdef bint accepts(self, Pool pool) except? -1

@@ -18,6 +18,7 @@ REPLICA = marks.REPLICA
 ANY = marks.ANY
 STANDBY = marks.STANDBY
 ROLES = marks.ROLES
+FINISHES = marks.FINISHES
 
 
 class Borrower(Placer):
@@ -28,7 +29,9 @@ class Borrower(Placer):
     def _checkout(self, desk: Desk, role: int) -> Server | None:
         """Take a server, or a place in the queue (None; `refused` if even that was denied)."""
         if len(self.held) > 0:
-            role = self.held_role
+            # Behind the end of that transaction another may begin in the same string.
+            is_over = self.flow is not None and self.flow.flags & FINISHES != 0
+            role = PRIMARY if is_over else self.held_role
             if self.role_hint < 0:
                 self.role_hint = self.held_hint
         if self.greeting:

@@ -23,7 +23,7 @@ cdef class Client(Borrower):
     @cython.locals(desk=Desk, flow=Flow, text_end=Py_ssize_t, server=ServerEnd)
     cdef Py_ssize_t _query(self, int kind, bytearray buffer, Py_ssize_t position, Py_ssize_t stop, Py_ssize_t end) except? -1
     cdef Py_ssize_t _refuse_now(self, int kind, Py_ssize_t stop, Py_ssize_t end) except? -1
-    @cython.locals(desk=Desk, survey=int, whole=Py_ssize_t, server=ServerEnd, own=Statement)
+    @cython.locals(desk=Desk, survey=int, whole=Py_ssize_t, server=ServerEnd, own=Statement, is_failed=bint)
     cdef Py_ssize_t _extended(self, int kind, bytearray buffer, Py_ssize_t position, Py_ssize_t stop, Py_ssize_t end) except? -1
     @cython.locals(p="unsigned char *", first_stop=Py_ssize_t, bind=Py_ssize_t, bind_stop=Py_ssize_t, is_parsed=bint, name=bytes, name_end=Py_ssize_t, length=Py_ssize_t, statement=Statement, flow=Flow, server=ServerEnd, renamed=bytearray)
     cdef Py_ssize_t _usual_batch(self, Desk desk, int kind, bytearray buffer, Py_ssize_t position, Py_ssize_t stop, Py_ssize_t end) except? -2
@@ -33,7 +33,7 @@ cdef class Client(Borrower):
     cdef Py_ssize_t _parse(self, Desk desk, ServerEnd server, bytearray buffer, Py_ssize_t position, Py_ssize_t stop, Py_ssize_t end) except? -1
     @cython.locals(server=ServerEnd, statement=Statement)
     cdef ServerEnd _move(self, Desk desk, int role, Py_ssize_t shard)
-    @cython.locals(limit=Py_ssize_t, portal_end=Py_ssize_t, name_end=Py_ssize_t, name=bytes, statement=Statement, typed=Statement, moved=ServerEnd, server_name=bytes, length=Py_ssize_t)
+    @cython.locals(limit=Py_ssize_t, portal_end=Py_ssize_t, name_end=Py_ssize_t, name=bytes, statement=Statement, typed=Statement, moved=ServerEnd, server_name=bytes, length=Py_ssize_t, role=int)
     cdef Py_ssize_t _bind(self, Desk desk, ServerEnd server, bytearray buffer, Py_ssize_t position, Py_ssize_t stop, Py_ssize_t end) except? -1
     @cython.locals(server=ServerEnd)
     cdef _sync(self)

@@ -319,6 +319,14 @@ class Client(Borrower):
             return whole
         if self.server is None:
             if not self.decided:
+                is_failed = self.status == frames.STATUS_FAILED
+                if (
+                    is_failed
+                    and kind == frames.CLOSE
+                    and stop <= end
+                    and self._closes_well(buffer, position, stop)
+                ):
+                    return self._answer_here(desk, kind, buffer, position, stop)
                 survey = self._survey(desk, buffer, position, end)
                 if survey == surveys.SURVEY_MORE:
                     return position
@@ -654,7 +662,9 @@ class Client(Borrower):
                 if not self.probed:
                     self._probe(server)
                     return position
-                moved = self._move(desk, statement.flow.role, self.shard_next)
+                # What comes behind it in its batch may need the primary.
+                role = PRIMARY if self.role == PRIMARY else statement.flow.role
+                moved = self._move(desk, role, self.shard_next)
                 if moved is None:
                     return position
                 server = moved

@@ -93,6 +93,9 @@ class Control(Protocol):
     def wish_no_more(self, client: Client) -> None:
         """The transaction is over, and with it what was wished for it alone."""
 
+    def nest(self, client: Client, text: bytes) -> bytes:
+        """A client whose BEGIN is held back does this to savepoints; the ErrorResponse if it has not set that one."""
+
     def save(self, client: Client, text: bytes) -> None:
         """A client that has wished something in its transaction does something to savepoints."""
 

@@ -47,6 +47,7 @@ cdef class Placer(Preparer):
     cdef _stop_short(self)
     @cython.locals(flags=int, hint=Py_ssize_t)
     cdef bint _is_own(self, Desk desk, Flow flow, Statement statement) except? -1
+    @cython.locals(answer=bytes)
     cdef bint _answers(self, Desk desk, Flow flow, bytes text) except? -1
     cdef bint _goes_on(self, Desk desk) except? -1
     cdef Py_ssize_t _own(self, Desk desk, int kind, bytearray buffer, Py_ssize_t position, Py_ssize_t stop, Py_ssize_t end) except? -1
@@ -58,7 +59,7 @@ cdef class Placer(Preparer):
     cdef Statement _own_described(self, Desk desk, bytearray buffer, Py_ssize_t position, Py_ssize_t stop)
     @cython.locals(statement=Statement)
     cdef _drop_portals(self)
-    @cython.locals(is_idle=bint, tag=bytes)
+    @cython.locals(is_idle=bint, tag=bytes, error=bytes)
     cdef bytes _own_transaction(self, Desk desk, Flow flow, bytes text, Py_ssize_t role_hint)
     @cython.locals(start=Py_ssize_t, name_end=Py_ssize_t, name=bytes)
     cdef Py_ssize_t _own_portal(self, Desk desk, int kind, bytearray buffer, Py_ssize_t position, Py_ssize_t stop, Py_ssize_t end) except? -2

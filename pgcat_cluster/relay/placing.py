@@ -429,7 +429,11 @@ class Placer(Preparer):
                 return False
         if not self._is_own(desk, flow, None):
             return False
-        self.put_bytes(self._own_transaction(desk, flow, text, self.role_hint))
+        answer = self._own_transaction(desk, flow, text, self.role_hint)
+        if answer[0] == frames.ERROR:
+            self.refusal = answer
+            return False
+        self.put_bytes(answer)
         self.put_bytes(frames.ready_frame(self.status))
         self.unnamed = None
         return True
@@ -523,10 +527,13 @@ class Placer(Preparer):
         return statement if self._is_own(desk, statement.flow, statement) else None
 
     def _own_transaction(self, desk: Desk, flow: Flow, text: bytes, role_hint: int) -> bytes:
-        """Begin or end a transaction without a server; what follows Execute."""
+        """Begin, set up or end a transaction without a server; what follows Execute."""
         is_idle = self.status == frames.STATUS_IDLE
         if flow.flags & BEGINS:
             if not is_idle:
+                # What it says of the transaction holds all the same.
+                self.held.append(text)
+                self.held_role = flow.role
                 desk.upcalls += 1
                 tag = flow.detail
                 assert isinstance(tag, bytes)
@@ -537,10 +544,12 @@ class Placer(Preparer):
             self.status = frames.STATUS_OPEN
             answer = flow.detail
         elif flow.flags & JOINS:
-            self.held.append(text)
-            if flow.flags & NESTS and self.wishes_end:
+            if flow.flags & NESTS:
                 desk.upcalls += 1
-                desk.control.save(self._itself(), text)
+                error = desk.control.nest(self._itself(), text)
+                if error:
+                    return error
+            self.held.append(text)
             answer = flow.detail
         else:
             answer = flow.detail if self.status == frames.STATUS_OPEN else frames.ROLLBACK_FRAME

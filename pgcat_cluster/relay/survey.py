@@ -153,7 +153,12 @@ class Surveyor(ClientEnd):
                     if position == start:
                         self.surveyed = self.found
                         return SURVEY_OWN
+                    if local:
+                        # Neither it nor what comes before needs a server.
+                        return SURVEY_LOCAL
                     # Its turn comes when the others have been answered.
+                    if flow.flags & BEGINS and flow.role == PRIMARY:
+                        role = PRIMARY
                     reads = False
                     local = False
                     break

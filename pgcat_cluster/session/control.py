@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import partial
 
 from pgcat_cluster.agreement.cancels import Answer, CancelKeys
-from pgcat_cluster.errors import Canceled, ProtocolViolation, TransactionAborted
+from pgcat_cluster.errors import Canceled, ProtocolViolation, TransactionAborted, UnknownSavepoint
 from pgcat_cluster.relay import marks
 from pgcat_cluster.relay.client import Client
 from pgcat_cluster.relay.flows import Flow, Statement
@@ -37,6 +37,7 @@ from pgcat_cluster.session.parameters import Catalogue, read_as
 from pgcat_cluster.session.reception import Reception
 from pgcat_cluster.session.refusals import dismiss, note, refuse, turn_away
 from pgcat_cluster.session.replies import description, execution_frames, result_formats, simple_frames
+from pgcat_cluster.session.savepoints import missing
 from pgcat_cluster.session.settling import Settling
 from pgcat_cluster.session.supply import Supply
 from pgcat_cluster.session.upkeep import Upkeep
@@ -181,6 +182,16 @@ class Control:
         visitor = visitor_of(client)
         paths.end(client)
         visitor.wish(client, visitor.wishes)
+
+    def nest(self, client: Client, text: bytes) -> bytes:
+        name = missing(client.held, text)
+        if name is not None:
+            fault = UnknownSavepoint(f'savepoint "{name}" does not exist')
+            note(client, fault)
+            return messages.error_response(fault)
+        if client.wishes_end:
+            self.save(client, text)
+        return b""
 
     def save(self, client: Client, text: bytes) -> None:
         visitor_of(client).save(client, steps_of(text.decode(errors="surrogateescape")))

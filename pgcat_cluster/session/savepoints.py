@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import chain
+
 from msgspec import Struct, structs
 
 from pgcat_cluster.session.wishes import Wishes
-from pgcat_cluster.sql.savepoints import Step, Steps
+from pgcat_cluster.sql.savepoints import Step, Steps, steps_of
 
 
 class Saved(Struct, frozen=True, kw_only=True):
@@ -42,3 +45,21 @@ def followed(savepoints: Savepoints, current: Saved, steps: Steps) -> tuple[Save
             case Step.OTHER:
                 pass
     return savepoints, current
+
+
+def missing(held: Iterable[bytes], text: bytes) -> str | None:
+    """The savepoint that a statement names, and that those held before it have not set; None: there is none such."""
+    names: list[str] = []
+    for step, name in chain.from_iterable(
+        steps_of(each.decode(errors="surrogateescape")) for each in (*held, text)
+    ):
+        if step is Step.SAVES:
+            names.append(name)
+        elif step in (Step.RELEASES, Step.RETURNS):
+            if name not in names:
+                return name
+            while names[-1] != name:
+                names.pop()
+            if step is Step.RELEASES:
+                names.pop()
+    return None

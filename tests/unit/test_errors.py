@@ -23,6 +23,7 @@ TABLE = {
     "NotParsed": ("42601", "ERROR", False),
     "UnknownParameter": ("42704", "ERROR", False),
     "TransactionAborted": ("25P02", "ERROR", False),
+    "UnknownSavepoint": ("3B001", "ERROR", False),
     "UnknownStatement": ("26000", "ERROR", False),
     "DuplicateStatement": ("42P05", "ERROR", False),
     "TooLarge": ("54000", "FATAL", False),

@@ -191,7 +191,10 @@ def test_every_statement_goes_where_its_file_says(shards: Fixture, is_prepared: 
             is_right = found == expected if place is None or place.shard is not None else found != REFUSED
         elif place is None:
             refused = send(client, text, parameters, is_prepared)
-            found, expected = (refused.sqlstate, client.info.transaction_status), (REFUSED, 0)
+            # What breaks the grammar is told as any server tells it.
+            is_broken = route.expected.endswith("does not parse")
+            sqlstate = shards.direct(0, text, parameters).sqlstate if is_broken else REFUSED
+            found, expected = (refused.sqlstate, client.info.transaction_status), (sqlstate, 0)
             is_right = found == expected
         elif place.shard is None:
             found, expected = send(client, text, parameters, is_prepared).sqlstate, f"not {REFUSED}"
@@ -255,7 +258,8 @@ def test_another_way_to_write_it_changes_nothing(shards: Fixture, way: str) -> N
                 )
             else:
                 is_right = targets[0] == f"Route: shard {place.shard}, {place.role}"
-            if not is_right or targets[0] != targets[1]:
+            # What breaks the grammar is told in its own letters.
+            if not is_right or targets[0].lower() != targets[1].lower():
                 wrong.append(f"{route}: {text}: {targets}, not {route.expected}")
     assert wrong == []
     assert changed > 150
