@@ -274,6 +274,7 @@ class Placer(Preparer):
             server.ledger.append(Owed(ledgers.DESCRIBED_QUIET, None, statement))
             server.ledger.append(ledgers.OWED_COLUMNS_QUIET)
             self.unsynced = True
+            self.is_simple = False
             self._stop_short()
             return None
         self._rename(name, typed)
@@ -384,6 +385,7 @@ class Placer(Preparer):
         """A part of a batch goes to the server: what is answered here comes behind its answers."""
         self.unsynced = True
         self.probed = False
+        self.is_simple = False
 
     def _probe(self, server: Server) -> None:
         """Wait until all that was sent of a batch without Sync has been answered, or has failed.

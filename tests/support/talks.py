@@ -93,8 +93,8 @@ class Statement:
 
     @property
     def needs_server(self) -> bool:
-        """Said while BEGIN is held, it is answered without a look at the savepoints, or may go to any shard."""
-        return self.is_control and ("chain" in self.text or self.text.startswith(("rollback to", "release")))
+        """Said while BEGIN is held, it may go to any shard."""
+        return self.is_control and "chain" in self.text
 
 
 # The type of its key is that of the first use, which a server alone can tell.
@@ -146,6 +146,8 @@ TRANSACTIONS = [
         *[
             "start transaction",
             "begin isolation level repeatable read",
+            "begin read only",
+            "begin read write",
         ],
         *["commit"] * 6,
         *["end", "abort", "commit and chain", "rollback and chain"],
@@ -264,7 +266,6 @@ class _Maker:
             self._say(client, *self._batch(client))
 
     def _change_zone(self, client: int) -> None:
-        """By itself, and bound: relay/DECISIONS.md tells what a Parse beside it, or behind a held one, is taken for."""
         chance = self.chance
         name, values = chance.choice([("timezone", ZONES), ("datestyle", STYLES)])
         if chance.random() < 0.5:
@@ -347,9 +348,7 @@ class _Maker:
             lines += self._use(client, statement, "named" if is_named else "")
             # The end of a transaction where there is none may go to any shard, and takes the batch there.
             is_ending = statement.is_control and not statement.text.startswith(("begin", "start"))
-            # Whoever was asked for types has the batch, be it a replica (session/DECISIONS.md, as in _use).
-            is_asked = statement is OPEN and self.on_replicas
-            if chance.random() < 0.6 or is_asked or (is_ending and self.kind is Kind.KEYED):
+            if chance.random() < 0.6 or (is_ending and self.kind is Kind.KEYED):
                 lines.append("Sync")
         return [*lines, *chance.choice([["Sync"], ["Sync"], ["Sync"], ["Sync"], self._unsynced()])]
 
@@ -443,19 +442,26 @@ class _Maker:
     def _statement(self, client: int) -> Statement:
         chance = self.chance
         drawn = chance.random()
+        if drawn < 0.05 and self.moves[client]:
+            name, values = chance.choice([("timezone", ZONES), ("datestyle", STYLES)])
+            return Statement(f"set local {name} = '{chance.choice(values)}'", is_control=True)
         if drawn < 0.4:
             statement = chance.choice(TRANSACTIONS)
+            if self.on_replicas and "read write" in statement.text:
+                # What begins read only is a replica's, which can do nothing else (README, "Reads and writes").
+                return TRANSACTIONS[0]
             # A snapshot is taken by Parse already, which the node does beside the transaction: it shows who reads
             # what others write.
             return TRANSACTIONS[0] if "repeatable" in statement.text and self.kind is Kind.TOLD else statement
         if drawn < 0.5 and self.kind is not Kind.KEYED:
-            return chance.choice(KEYLESS)
+            statement = chance.choice(KEYLESS)
+            return KEYLESS[0] if self.on_replicas and "read write" in statement.text else statement
         if drawn < 0.53 and self.kind is Kind.TOLD:
             first = first_key(self.seed)
             return Statement(
                 f"select count(*) from diary where abs(id) between {first} and {first + KEYS_SPAN - 1}"
             )
-        if drawn < 0.6 and not self.moves[client]:
+        if drawn < 0.6:
             return chance.choice(ZONED)
         return chance.choice(KEYED)
 
