@@ -80,6 +80,13 @@ class Statement:
         self.hint = -1
         self.role_hint = -1
 
+    def goes_as(self, other: Statement) -> None:
+        """It has the text of another one, which says the same of its way."""
+        self.shard = other.shard
+        self.shard_utf8 = other.shard_utf8
+        self.hint = other.hint
+        self.role_hint = other.role_hint
+
     def parse_frame(self, name: bytes) -> bytes:
         """The Parse message that prepares this statement under a name. `types` holds count and type ids."""
         size = 4 + len(name) + 1 + len(self.text) + 1 + len(self.types)
@@ -169,10 +176,7 @@ class Statements:
         if known is not None:
             return known
         made = self.make(statement.text, statement.types, statement.flow, context)
-        made.shard = statement.shard
-        made.shard_utf8 = statement.shard_utf8
-        made.hint = statement.hint
-        made.role_hint = statement.role_hint
+        made.goes_as(statement)
         made.is_open = statement.is_open
         made.told = statement.told
         return made
@@ -192,9 +196,7 @@ class Statements:
             return
         types = flow.selector.completed(statement.types, told)
         typed = self._named(statement.text, types, flow, statement.context)
-        typed.shard = statement.shard
-        typed.shard_utf8 = statement.shard_utf8
-        typed.role_hint = statement.role_hint
+        typed.goes_as(statement)
         typed.told = self.epoch
         typed.proven = self.epoch
         statement.typed = typed
