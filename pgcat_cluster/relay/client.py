@@ -332,9 +332,12 @@ class Client(Borrower):
                     return position
                 if survey == surveys.SURVEY_OWN:
                     return self._own(desk, kind, buffer, position, stop, end)
-                if survey == surveys.SURVEY_REFUSED:
-                    return self._refuse(kind, stop, end, position)
-                if self.status != frames.STATUS_IDLE and not self._goes_on(desk):
+                if survey == surveys.SURVEY_REFUSED or (
+                    self.status != frames.STATUS_IDLE and not self._goes_on(desk)
+                ):
+                    if kind == frames.PARSE and buffer[position + 5] == 0:
+                        # As PostgreSQL, which drops it first.
+                        self.unnamed = None
                     return self._refuse(kind, stop, end, position)
                 if survey == surveys.SURVEY_LOCAL:
                     return self._answer_here(desk, kind, buffer, position, stop)

@@ -175,9 +175,8 @@ KEYLESS = [
             "reset work_mem",
             "set bytea_output = 'escape'",
         ],
-        "set transaction read write",
     ]
-]
+] + [Statement("set transaction read write", is_control=True)]
 ZONES = ["Asia/Tokyo", "America/New_York", "UTC", "Australia/Adelaide"]
 STYLES = ["ISO, DMY", "SQL, MDY", "German, DMY", "Postgres, MDY"]
 
