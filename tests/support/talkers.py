@@ -43,8 +43,9 @@ LAST = {
     "Describe": b"Tn",
     "Execute": b"CIs",
 }
-# What the node says in its own words of keys that it can not place: then no server was asked.
-REFUSALS = frozenset({"0A000", "22P02", "22003"})
+# What the node says in its own words of what it can not place: then no server was asked. It is said of a batch as a
+# whole, so that its first message is told what the last may have wrong.
+REFUSALS = frozenset({"0A000", "22P02", "22003", "42601"})
 FAILED = "25P02"
 ENDS = re.compile(r'^(?:Query|Parse "\w*") "(?:commit|rollback|end|abort)"')
 CANCEL_REQUEST = 80877102

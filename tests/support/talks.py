@@ -446,8 +446,9 @@ class _Maker:
             return Statement(f"set local {name} = '{chance.choice(values)}'", is_control=True)
         if drawn < 0.4:
             statement = chance.choice(TRANSACTIONS)
-            if self.on_replicas and "read write" in statement.text:
-                # What begins read only is a replica's, which can do nothing else (README, "Reads and writes").
+            if self.on_replicas and ("read write" in statement.text or "chain" in statement.text):
+                # What begins read only is a replica's, and stays there (README, "Reads and writes"); what follows may
+                # write: PostgreSQL itself forgets READ ONLY where a failed transaction is chained.
                 return TRANSACTIONS[0]
             # A snapshot is taken by Parse already, which the node does beside the transaction: it shows who reads
             # what others write.
