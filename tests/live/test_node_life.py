@@ -243,6 +243,7 @@ def test_a_shard_map_in_use_changes_nothing(start_node: NodeMaker) -> None:
     with connect(node, database="pgcat", user="admin") as console, pytest.raises(psycopg.Error) as caught:
         console.execute("RELOAD")
     assert "make a new map for a new pool" in str(caught.value)
+    eventually(lambda: len(lines(node, "config.rejected")) == 2, "the log has what became of RELOAD")
     line = change(node, '1 = "postgres"', '1 = "template1"', event="config.rejected")
     assert "pools.sharded.shards.databases.1: " in line
     change(node, 'kind = "modulo"', 'kind = "pg_bigint_hash"', event="config.rejected")
